@@ -1,0 +1,249 @@
+//! What the looks at the nodes add up to: samples in, a [`View`] out.
+//!
+//! Held by whoever runs the monitors, behind their lock; decisions read only the views that come out. Pure
+//! otherwise: no I/O, no clock.
+//!
+//! What always holds: the highest timeline on which a primary was ever seen only rises, and a primary on a
+//! lower one is never the primary again. A node that stops answering keeps its last sample, so that losing
+//! sight of the primary makes nobody else one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::floor::Fork;
+use crate::load::Load;
+use crate::lsn::Lsn;
+use crate::sample::{Role, Sample};
+use crate::view::{Answers, Node, View};
+
+/// The state that samples are folded into.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    view: View,
+}
+
+/// What a look at a node changed that is worth telling people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The node answers again, or for the first time.
+    CameBack,
+    /// The node no longer answers.
+    WentAway,
+    /// This node is the primary now.
+    Promoted,
+}
+
+impl Evidence {
+    /// Nodes of which nothing is known yet; the first is the configured primary.
+    pub fn new(system_identifier: u64, nodes: impl IntoIterator<Item = (Arc<str>, Arc<Load>)>) -> Self {
+        let nodes = nodes.into_iter().map(|(name, load)| Node {
+            name,
+            answers: Answers::NotAsked,
+            sample: None,
+            as_of: None,
+            load,
+        });
+        Self {
+            view: View {
+                nodes: nodes.collect(),
+                primary: None,
+                system_identifier,
+                timeline: None,
+                forks: Vec::new(),
+                history: Arc::default(),
+            },
+        }
+    }
+
+    /// The state of affairs.
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// A node answered.
+    pub fn answered(&mut self, node: usize, sample: Sample) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if std::mem::replace(&mut self.view.nodes[node].answers, Answers::Yes) != Answers::Yes {
+            changes.push(Change::CameBack);
+        }
+        self.view.nodes[node].load.answered(sample.round_trip);
+        let before = self.view.nodes[node].sample.replace(sample);
+        self.note_fork(node, before.as_ref());
+        if self.choose_primary() {
+            changes.push(Change::Promoted);
+        }
+        if self.view.primary == Some(node) {
+            self.note_position(node);
+        }
+        self.settle_ages();
+        changes
+    }
+
+    /// A node did not answer, or a connection to it was lost.
+    pub fn silent(&mut self, node: usize) -> Option<Change> {
+        let before = std::mem::replace(&mut self.view.nodes[node].answers, Answers::No);
+        (before == Answers::Yes).then_some(Change::WentAway)
+    }
+
+    /// A timeline's end was read from the primary's history.
+    pub fn fork(&mut self, fork: Fork) {
+        let known = self.view.forks.iter_mut().find(|known| known.timeline == fork.timeline);
+        match known {
+            Some(known) => known.shared_up_to = known.shared_up_to.max(fork.shared_up_to),
+            None => self.view.forks.push(fork),
+        }
+    }
+
+    /// What a replica had replayed when we last saw it as one is in its log after its promotion too.
+    fn note_fork(&mut self, node: usize, before: Option<&Sample>) {
+        let Some(now) = &self.view.nodes[node].sample else { return };
+        let Some(before) = before else { return };
+        let promoted = before.role == Role::Replica && now.role == Role::Primary;
+        let ours = now.system_identifier == Some(self.view.system_identifier)
+            && before.system_identifier == now.system_identifier;
+        if let (true, Some(timeline), Some(next), Some(position)) =
+            (promoted && ours, before.timeline, now.timeline, before.position)
+            && timeline < next
+        {
+            self.fork(Fork { timeline, shared_up_to: position });
+        }
+    }
+
+    /// Chooses the node that takes writes; says whether it is another one.
+    fn choose_primary(&mut self) -> bool {
+        let view = &mut self.view;
+        let claims = view.nodes.iter().enumerate().filter_map(|(index, node)| {
+            let sample = node.sample.as_ref()?;
+            let ours = sample.system_identifier == Some(view.system_identifier);
+            (sample.role == Role::Primary && ours).then_some((index, sample.timeline?))
+        });
+        let seen = claims.clone().map(|(_, timeline)| timeline).max();
+        let highest = seen.max(view.timeline);
+        let mut able = claims.filter(|(_, timeline)| Some(*timeline) == highest).map(|(index, _)| index);
+        let first = able.clone().next();
+        let chosen = view.primary.filter(|primary| able.any(|index| index == *primary)).or(first);
+        view.timeline = highest;
+        let changed = chosen.is_some() && view.primary.is_some() && chosen != view.primary;
+        view.primary = chosen;
+        changed
+    }
+
+    fn note_position(&mut self, node: usize) {
+        let view = &mut self.view;
+        let Some(sample) = &view.nodes[node].sample else { return };
+        if let (Some(timeline), Some(position)) = (sample.timeline, sample.position) {
+            let history = Arc::make_mut(&mut view.history);
+            history.note(view.system_identifier, timeline, position, sample.asked_at);
+        }
+    }
+
+    /// Says of each replica which moment's data it shows.
+    fn settle_ages(&mut self) {
+        let view = &mut self.view;
+        let ages: Vec<Option<Instant>> =
+            (0..view.nodes.len()).map(|index| age_of(view, index)).collect();
+        for (node, as_of) in view.nodes.iter_mut().zip(ages) {
+            node.as_of = as_of;
+        }
+    }
+}
+
+/// The moment whose data a node shows, where timeline and position allow to say.
+fn age_of(view: &View, index: usize) -> Option<Instant> {
+    let sample = view.nodes[index].sample.as_ref()?;
+    let (system, timeline) = (sample.system_identifier?, sample.timeline?);
+    (view.history.of() == Some((system, timeline)) && sample.role == Role::Replica)
+        .then(|| sample.position.and_then(|position: Lsn| view.history.as_of(position)))
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYSTEM: u64 = 10;
+
+    fn evidence(nodes: usize) -> Evidence {
+        Evidence::new(SYSTEM, (0..nodes).map(|index| (format!("node {index}").into(), Arc::default())))
+    }
+
+    fn sample(role: Role, timeline: u32, position: u64) -> Sample {
+        Sample {
+            system_identifier: Some(SYSTEM),
+            timeline: Some(timeline),
+            position: Some(Lsn(position)),
+            ..Sample::bare(role, Instant::now())
+        }
+    }
+
+    #[test]
+    fn a_promoted_replica_takes_over_and_the_old_primary_gets_nothing() {
+        let mut evidence = evidence(2);
+        evidence.answered(0, sample(Role::Primary, 1, 100));
+        evidence.answered(1, sample(Role::Replica, 1, 90));
+        assert_eq!(evidence.view().primary, Some(0));
+        let changes = evidence.answered(1, sample(Role::Primary, 2, 95));
+        assert_eq!(changes, [Change::Promoted]);
+        let view = evidence.view();
+        assert_eq!((view.primary, view.timeline), (Some(1), Some(2)));
+        assert_eq!(view.replica(0).map(|_| ()), Err(crate::view::Reason::OtherTimeline));
+        assert_eq!(view.forks, [Fork { timeline: 1, shared_up_to: Lsn(90) }]);
+        // The new primary stops answering: the old one still calls itself a primary and still is none.
+        evidence.silent(1);
+        evidence.answered(0, sample(Role::Primary, 1, 200));
+        assert_eq!(evidence.view().primary, Some(1));
+    }
+
+    #[test]
+    fn a_primary_that_stops_answering_stays_the_primary() {
+        let mut evidence = evidence(2);
+        evidence.answered(0, sample(Role::Primary, 1, 100));
+        assert_eq!(evidence.silent(0), Some(Change::WentAway));
+        evidence.answered(1, sample(Role::Replica, 1, 100));
+        assert_eq!(evidence.view().primary, Some(0));
+    }
+
+    #[test]
+    fn a_primary_that_turns_up_as_a_replica_leaves_nobody_to_write_to() {
+        let mut evidence = evidence(2);
+        evidence.answered(0, sample(Role::Primary, 1, 100));
+        evidence.answered(0, sample(Role::Replica, 1, 100));
+        assert_eq!(evidence.view().primary, None);
+    }
+
+    #[test]
+    fn a_replica_beyond_the_fork_does_not_look_fresh() {
+        // It stands further than the new primary, on the timeline that was left behind.
+        let mut evidence = evidence(3);
+        evidence.answered(0, sample(Role::Primary, 1, 300));
+        evidence.answered(1, sample(Role::Replica, 1, 100));
+        evidence.answered(2, sample(Role::Replica, 1, 300));
+        evidence.answered(1, sample(Role::Primary, 2, 120));
+        let view = evidence.view();
+        assert_eq!(view.nodes[2].as_of, None);
+        assert_eq!(view.replica(2).map(|_| ()), Err(crate::view::Reason::OtherTimeline));
+    }
+
+    #[test]
+    fn a_node_of_another_cluster_is_never_the_primary() {
+        let mut evidence = evidence(2);
+        let other = Sample { system_identifier: Some(11), ..sample(Role::Primary, 9, 1) };
+        evidence.answered(1, other);
+        assert_eq!((evidence.view().primary, evidence.view().timeline), (None, None));
+    }
+
+    #[test]
+    fn what_a_replica_does_not_tell_stays_unknown() {
+        let mut evidence = evidence(2);
+        evidence.answered(0, sample(Role::Primary, 1, 100));
+        for missing in [
+            Sample { position: None, ..sample(Role::Replica, 1, 100) },
+            Sample { timeline: None, ..sample(Role::Replica, 1, 100) },
+            Sample { system_identifier: None, ..sample(Role::Replica, 1, 100) },
+        ] {
+            evidence.answered(1, missing);
+            assert_eq!(evidence.view().nodes[1].as_of, None);
+        }
+    }
+}

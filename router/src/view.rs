@@ -1,0 +1,162 @@
+//! What is known of the nodes at one moment, as a value that never changes.
+//!
+//! A view is made whole by [`Evidence`](crate::evidence::Evidence) and swapped whole, so a reader sees one
+//! state of affairs and takes no lock. Times in it are points, so it ages by being read later.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::floor::Fork;
+use crate::history::History;
+use crate::lag::Lag;
+use crate::load::Load;
+use crate::sample::{Role, Sample};
+
+/// The nodes and what is known of them.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// In the order they were given: the configured primary first.
+    pub nodes: Vec<Node>,
+    /// The index of the node that takes writes: the primary on the highest timeline seen so far.
+    pub primary: Option<usize>,
+    /// The cluster.
+    pub system_identifier: u64,
+    /// The highest timeline that a primary was seen on.
+    pub timeline: Option<u32>,
+    /// Timelines that ended.
+    pub forks: Vec<Fork>,
+    /// Where the primary stood over time.
+    pub history: Arc<History>,
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What people call it: its part and its address.
+    pub name: Arc<str>,
+    /// Whether it answers.
+    pub answers: Answers,
+    /// What it said last.
+    pub sample: Option<Sample>,
+    /// The moment whose data it shows, at least. `None` where that is not known.
+    pub as_of: Option<Instant>,
+    /// How busy it is.
+    pub load: Arc<Load>,
+}
+
+/// Whether a node answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// It was not asked yet.
+    NotAsked,
+    /// Yes, when it was asked last.
+    Yes,
+    /// Not when it was asked last, or a connection to it was lost since.
+    No,
+}
+
+/// Why a replica was not used for a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It has not answered yet.
+    NotSeen,
+    /// It does not answer.
+    NotAnswering,
+    /// It is of another cluster.
+    OtherCluster,
+    /// It is on a lower timeline than the primary, or calls itself a primary beside it.
+    OtherTimeline,
+    /// Its timeline is not known.
+    TimelineUnknown,
+    /// The age of its data is not known.
+    LagUnknown,
+    /// Its data is older than the read allows.
+    TooStale,
+    /// It has not replayed up to the token.
+    BehindToken,
+    /// The token is weak, which only the primary can honour.
+    WeakToken,
+    /// It could not prove the promise on the connection.
+    ProofFailed,
+    /// No connection to it could be had.
+    NoConnection,
+}
+
+impl Reason {
+    /// All of them, in the order of their numbers (`as usize`).
+    pub const ALL: [Self; 11] = [
+        Self::NotSeen,
+        Self::NotAnswering,
+        Self::OtherCluster,
+        Self::OtherTimeline,
+        Self::TimelineUnknown,
+        Self::LagUnknown,
+        Self::TooStale,
+        Self::BehindToken,
+        Self::WeakToken,
+        Self::ProofFailed,
+        Self::NoConnection,
+    ];
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotSeen => "has not answered yet",
+            Self::NotAnswering => "does not answer",
+            Self::OtherCluster => "is of another cluster",
+            Self::OtherTimeline => "is on another timeline than the primary",
+            Self::TimelineUnknown => "its timeline is not known",
+            Self::LagUnknown => "the age of its data is not known",
+            Self::TooStale => "its data is too old",
+            Self::BehindToken => "has not replayed up to the token",
+            Self::WeakToken => "cannot honour a weak token",
+            Self::ProofFailed => "could not prove the promise",
+            Self::NoConnection => "gave no connection",
+        })
+    }
+}
+
+impl View {
+    /// Whether reads can go anywhere but to the primary.
+    pub fn has_replicas(&self) -> bool {
+        self.nodes.len() > 1
+    }
+
+    /// The lag of a node's data at a moment; the primary has none.
+    pub fn lag(&self, node: usize, now: Instant) -> Lag {
+        if self.primary == Some(node) {
+            return Lag::Fresh;
+        }
+        let node = &self.nodes[node];
+        let replayed = node.sample.as_ref().and_then(|sample| sample.position);
+        Lag::of(replayed, node.as_of, &self.history, now)
+    }
+
+    /// Whether a node takes reads at all: it answers, it is a replica, and it is of the primary's cluster and
+    /// timeline.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn replica(&self, node: usize) -> Result<&Sample, Reason> {
+        let node = &self.nodes[node];
+        let sample = match (node.answers, &node.sample) {
+            (Answers::No, _) => return Err(Reason::NotAnswering),
+            (Answers::NotAsked, _) | (_, None) => return Err(Reason::NotSeen),
+            (Answers::Yes, Some(sample)) => sample,
+        };
+        if sample.system_identifier != Some(self.system_identifier) {
+            return Err(Reason::OtherCluster);
+        }
+        if sample.role == Role::Primary {
+            return Err(Reason::OtherTimeline);
+        }
+        match (sample.timeline, self.timeline) {
+            (Some(theirs), Some(ours)) if theirs == ours => Ok(sample),
+            (Some(_), Some(_)) => Err(Reason::OtherTimeline),
+            _ => Err(Reason::TimelineUnknown),
+        }
+    }
+}
