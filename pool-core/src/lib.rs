@@ -1,12 +1,68 @@
 //! A generic connection pool: lock-light, fair, cancel-safe and model-checked.
-mod backend;
-mod config;
-mod error;
-mod pool;
-mod status;
+//!
+//! A [`Pool`] keeps up to `pool_size` connections of any [`Backend`], opens up to `max_overflow` more under
+//! load, and lets callers wait up to `pool_timeout` in a first-come-first-served queue. Checking out and
+//! returning an idle connection costs two atomic instructions and no allocation.
+//!
+//! # Words
+//! A *slot* can hold one connection: *vacant*, *opening*, *idle*, *in use*, *resetting* or *closing*. A caller
+//! *checks out* a connection ([`Pool::get`]), and it is *returned* when the guard drops. A *waiter* stands in
+//! the *wait queue*; a return *hands over* to the first.
+//!
+//! # What always holds
+//! - Never more than `pool_size + max_overflow` connections exist, opening and closing ones counted.
+//! - Nobody waits beside an idle connection or free room, and newcomers never overtake.
+//! - Any future may be dropped at any await; what it held goes on.
+//! - Returning never blocks, does no I/O, and works outside a runtime.
+//! - The backend's code never runs while a lock is held.
 
-pub use backend::{Backend, Failure, Health, When};
-pub use config::{Builder, MAX_CONNECTIONS, PrePing, TimeSource};
-pub use error::{BuildError, ConnectError, GetError, TimedOut};
-pub use pool::{OwnedPooledConnection, Pool, PooledConnection};
-pub use status::{CloseReport, Holder, Status};
+// Under the model checker only the protocol and its models are built.
+#[cfg(all(test, pool_loom))]
+mod models;
+#[cfg_attr(pool_loom, allow(dead_code, reason = "the models use what they model"))]
+mod raw;
+mod sync;
+
+#[cfg(not(pool_loom))]
+mod backend;
+#[cfg(not(pool_loom))]
+mod checkout;
+#[cfg(not(pool_loom))]
+mod clock;
+#[cfg(not(pool_loom))]
+mod config;
+#[cfg(not(pool_loom))]
+mod entry;
+#[cfg(not(pool_loom))]
+mod error;
+#[cfg(not(pool_loom))]
+mod guard;
+#[cfg(not(pool_loom))]
+mod maintenance;
+#[cfg(not(pool_loom))]
+mod open;
+#[cfg(not(pool_loom))]
+mod outage;
+#[cfg(not(pool_loom))]
+mod pool;
+#[cfg(not(pool_loom))]
+mod put_back;
+#[cfg(not(pool_loom))]
+mod shared;
+#[cfg(not(pool_loom))]
+mod status;
+#[cfg(not(pool_loom))]
+mod timekeeper;
+
+#[cfg(not(pool_loom))]
+pub use public::*;
+
+#[cfg(not(pool_loom))]
+mod public {
+    pub use crate::backend::{Backend, Failure, Health, When};
+    pub use crate::config::{Builder, MAX_CONNECTIONS, PrePing, TimeSource};
+    pub use crate::error::{BuildError, ConnectError, GetError, TimedOut};
+    pub use crate::guard::{OwnedPooledConnection, PooledConnection};
+    pub use crate::pool::Pool;
+    pub use crate::status::{CloseReport, Holder, Status};
+}

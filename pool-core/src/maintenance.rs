@@ -1,0 +1,222 @@
+//! What connections need after their return, done by a task: reset, check, close.
+//!
+//! Jobs are put into a queue by whoever returns a connection, and done side by side by one worker, which
+//! starts with the first job and ends with the last. Each job is bounded in time. Where no runtime is at hand,
+//! and where the worker's runtime ends under it, the connections are terminated on the spot: no slot depends
+//! on a task that may never run.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_queue::SegQueue;
+use futures::future::{Either, select};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::backend::Backend;
+use crate::entry::Entry;
+use crate::open;
+use crate::put_back::{Freeing, finish_closing, note_vacated, ping_at};
+use crate::raw::claim;
+use crate::shared::{Core, Parts, Shared};
+
+type Closing<B> = claim::Closing<Parts<B>, Arc<Core<B>>>;
+type Resetting<B> = claim::Resetting<Parts<B>, Arc<Core<B>>>;
+
+/// A connection that needs I/O before its slot can be used again.
+pub(crate) enum Job<B: Backend> {
+    Close(Closing<B>),
+    Reset(Resetting<B>),
+    /// Ping it: another of its age was found dead.
+    Check(Resetting<B>),
+}
+
+/// The jobs of one pool, and whether somebody is at them.
+pub(crate) struct Work<B: Backend> {
+    jobs: SegQueue<Job<B>>,
+    running: AtomicBool,
+    ready: Notify,
+}
+
+impl<B: Backend> Work<B> {
+    pub(crate) fn new() -> Self {
+        Self { jobs: SegQueue::new(), running: AtomicBool::new(false), ready: Notify::new() }
+    }
+}
+
+/// Puts a job into the queue and sees to it that somebody does it.
+pub(crate) fn push<B: Backend>(core: &Arc<Core<B>>, job: Job<B>) {
+    let shared = &core.outside;
+    shared.work.jobs.push(job);
+    // Ordering: AcqRel with the swap in `Worker::done`, on the same place: either the worker's swap comes
+    // later and it sees our job, or ours does and we start another worker.
+    if shared.work.running.swap(true, Ordering::AcqRel) {
+        shared.work.ready.notify_one();
+        return;
+    }
+    let worker = Worker { core: Arc::clone(core), stopped: false };
+    match shared.runtime() {
+        Some(handle) => drop(handle.spawn(worker.run())),
+        None => drop(worker), // Its destructor does without I/O what there is to do.
+    }
+}
+
+/// Closes a connection politely, within `close_timeout`. Counts it as abandoned beyond.
+pub(crate) async fn close_politely<B: Backend>(shared: &Shared<B>, conn: B::Connection) {
+    let close = AssertUnwindSafe(async { shared.backend.close(conn).await }).catch_unwind();
+    if timeout(shared.config.close_timeout, close).await.is_err() {
+        // Ordering: Relaxed; a number for the eye.
+        shared.abandoned.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Worker<B: Backend> {
+    core: Arc<Core<B>>,
+    stopped: bool,
+}
+
+impl<B: Backend> Worker<B> {
+    async fn run(mut self) {
+        let core = Arc::clone(&self.core);
+        let work = &core.outside.work;
+        let mut at_work = FuturesUnordered::new();
+        loop {
+            while let Some(job) = work.jobs.pop() {
+                at_work.push(run(Arc::clone(&core), job));
+            }
+            if at_work.is_empty() {
+                if self.done() {
+                    return;
+                }
+                continue;
+            }
+            if let Either::Left((Some(()), _)) = select(at_work.next(), pin!(work.ready.notified())).await
+            {
+                open::start_wanted(&Handle::current(), &core);
+            }
+        }
+    }
+
+    /// Stops, unless a job came in meanwhile.
+    fn done(&mut self) -> bool {
+        let work = &self.core.outside.work;
+        // Ordering: AcqRel, as in `push`.
+        work.running.swap(false, Ordering::AcqRel);
+        self.stopped = work.jobs.is_empty() || work.running.swap(true, Ordering::AcqRel);
+        self.stopped
+    }
+}
+
+impl<B: Backend> Drop for Worker<B> {
+    fn drop(&mut self) {
+        if self.stopped {
+            return;
+        }
+        let work = &self.core.outside.work;
+        // Ordering: AcqRel, as in `push`. Jobs that come in from here on find nobody at work.
+        work.running.swap(false, Ordering::AcqRel);
+        while let Some(job) = work.jobs.pop() {
+            match job {
+                Job::Close(closing) => drop(Unfinished::closing(closing)),
+                Job::Reset(aside) | Job::Check(aside) => drop(Unfinished::aside(aside)),
+            }
+        }
+    }
+}
+
+/// A job's connection: terminated, and its slot vacated, if this is dropped with it.
+struct Unfinished<B: Backend> {
+    core: Arc<Core<B>>,
+    entry: Option<Entry<B::Connection>>,
+    slot: Option<Slot<B>>,
+}
+
+enum Slot<B: Backend> {
+    Closing(Closing<B>),
+    Aside(Resetting<B>),
+}
+
+impl<B: Backend> Unfinished<B> {
+    fn closing(mut closing: Closing<B>) -> Self {
+        let entry = closing.value_mut().take();
+        Self { core: Arc::clone(closing.holder()), entry, slot: Some(Slot::Closing(closing)) }
+    }
+
+    fn aside(mut aside: Resetting<B>) -> Self {
+        let entry = aside.value_mut().take();
+        Self { core: Arc::clone(aside.holder()), entry, slot: Some(Slot::Aside(aside)) }
+    }
+
+    /// Puts the connection back among the good ones.
+    fn good(mut self, generation: u64) {
+        let (Some(mut entry), Some(Slot::Aside(mut aside))) = (self.entry.take(), self.slot.take())
+        else {
+            unreachable!("only a connection that was set aside becomes good again");
+        };
+        let shared = &self.core.outside;
+        let now = shared.now();
+        entry.generation = generation;
+        entry.ping_at = ping_at(shared, now);
+        *aside.value_mut() = Some(entry);
+        if let Some(closing) = Core::<B>::ready(aside, now) {
+            finish_closing(closing);
+        }
+    }
+}
+
+impl<B: Backend> Drop for Unfinished<B> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let free = Freeing(Some(slot), |slot| match slot {
+            Slot::Closing(closing) => Core::<B>::vacate(closing),
+            Slot::Aside(aside) => Core::<B>::spoil(aside),
+        });
+        if let Some(entry) = self.entry.take() {
+            self.core.outside.backend.terminate(entry.conn);
+        }
+        drop(free);
+        note_vacated(&self.core);
+    }
+}
+
+async fn run<B: Backend>(core: Arc<Core<B>>, job: Job<B>) {
+    let shared = &core.outside;
+    match job {
+        Job::Close(closing) => {
+            let mut unfinished = Unfinished::closing(closing);
+            if let Some(entry) = unfinished.entry.take() {
+                close_politely(shared, entry.conn).await;
+            }
+        }
+        Job::Reset(aside) => {
+            let mut unfinished = Unfinished::aside(aside);
+            let Some(entry) = &mut unfinished.entry else { return };
+            let reset = async { shared.backend.reset(&mut entry.conn).await };
+            let (limit, generation) = (shared.config.reset_timeout, entry.generation);
+            let reset = bounded(limit, reset).await;
+            if reset && generation == shared.generation() {
+                unfinished.good(generation);
+            }
+        }
+        Job::Check(aside) => {
+            let mut unfinished = Unfinished::aside(aside);
+            let Some(entry) = &mut unfinished.entry else { return };
+            let generation = shared.generation();
+            let ping = async { shared.backend.ping(&mut entry.conn).await };
+            if bounded(shared.config.ping_timeout, ping).await {
+                unfinished.good(generation);
+            }
+        }
+    }
+}
+
+/// Whether the backend's answer was good and came in time.
+async fn bounded<T, E>(limit: Duration, answer: impl Future<Output = Result<T, E>>) -> bool {
+    matches!(timeout(limit, AssertUnwindSafe(answer).catch_unwind()).await, Ok(Ok(Ok(_))))
+}

@@ -1,0 +1,44 @@
+//! The protocol: who owns which slot, who waits, and who gets what next.
+//!
+//! Everything that needs `unsafe` or a memory ordering lives here. The code knows no backend, no hook and
+//! no clock: connections are opaque values, times are numbers that the caller brings.
+//!
+//! Where to look:
+//! - [`word`]: the layout of one word.
+//! - [`slot`]: slots, the pages that hold them, and the token that owns one ([`slot::Seat`]).
+//! - [`idle`]: the lock-free part, claiming an idle slot and giving it back.
+//! - [`wait`]: the wait queue, and the future that stands in it.
+//! - [`core`](self::core): every transition that takes the mutex; the only place where room is freed.
+//! - [`claim`]: what the safe code above sees of an owned slot.
+//!
+//! # The rule that makes it work
+//! While somebody waits, every word carries `WAITING`, and nobody sets an idle bit in a word that carries
+//! it: a return must take the mutex, where it meets the queue. `WAITING` is raised only by
+//! compare-exchange from a word without an idle bit. So an idle connection beside a waiting caller cannot
+//! be written down, and no newcomer can overtake the queue.
+
+pub(crate) mod claim;
+pub(crate) mod core;
+pub(crate) mod idle;
+pub(crate) mod slot;
+pub(crate) mod wait;
+pub(crate) mod word;
+
+/// The types that the layer above fills in.
+pub(crate) trait Parts: Sized + 'static {
+    /// What a slot holds: the connection, and facts that only its owner touches.
+    type Value: Send;
+    /// Facts about a slot that others may read while it is in use.
+    type Facts: Default + Send + Sync;
+    /// What a waiter is told when it gets no connection.
+    type Refusal: Clone + Send;
+    /// What the layer above keeps under the same mutex as the wait queue.
+    type Guarded: Default + Send;
+    /// What the layer above keeps beside the core.
+    type Outside: Send + Sync;
+
+    /// Takes a slot that was handed to a waiter which left without it.
+    ///
+    /// Called outside the mutex, from the waiter's destructor.
+    fn stray<H: claim::Holder<Self>>(claim: claim::Claim<Self, H>);
+}

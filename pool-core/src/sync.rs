@@ -1,0 +1,89 @@
+//! The one door to atomics, cells, locks and shared ownership for `raw/`.
+//!
+//! Under `--cfg pool_loom` it hands out the model checker's versions, so that the models run the code that
+//! ships: nothing else differs between the two builds but this file and the constants it shrinks.
+
+#[cfg(pool_loom)]
+pub(crate) use checked::*;
+#[cfg(not(pool_loom))]
+pub(crate) use plain::*;
+
+#[cfg(not(pool_loom))]
+mod plain {
+    pub(crate) use std::sync::Arc;
+    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+    pub(crate) use parking_lot::{Mutex, MutexGuard};
+
+    /// How many slots share one word.
+    pub(crate) const SLOTS_PER_WORD: usize = 62;
+
+    /// A cell whose content is reached through a closure, as the model checker's is.
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        #[inline]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    std::thread_local! {
+        /// Where in [0, 2^32) this thread's first choice of word lies.
+        static HOME: u64 = {
+            // Ordering: Relaxed; only distinct values matter. The multiplier (2^32 divided by the golden
+            // ratio) spreads successive threads evenly over any number of words.
+            static THREADS: AtomicU64 = AtomicU64::new(0);
+            THREADS.fetch_add(0x9E37_79B9, Ordering::Relaxed) & 0xFFFF_FFFF
+        };
+    }
+
+    /// This thread's first choice among `words` words.
+    #[inline]
+    pub(crate) fn home(words: usize) -> usize {
+        if words <= 1 {
+            return 0;
+        }
+        // A thread that is being torn down has no local values left: any word will do.
+        let home = HOME.try_with(|home| *home).unwrap_or(0);
+        usize::try_from((home * words as u64) >> 32).expect("below `words`")
+    }
+}
+
+#[cfg(pool_loom)]
+mod checked {
+    pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::{Arc, MutexGuard};
+
+    /// Shrunk, so that two slots already need two words.
+    pub(crate) const SLOTS_PER_WORD: usize = 2;
+
+    /// The checker's mutex without poisoning, as `parking_lot`'s.
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().expect("no model panics under the lock")
+        }
+    }
+
+    /// All threads of a model start at the same word: that is where they meet.
+    pub(crate) fn home(_words: usize) -> usize {
+        0
+    }
+}
