@@ -53,7 +53,9 @@ pub(crate) enum Quick<B: Backend, H: Holder<Parts<B>>> {
 /// Claims an idle connection, and hands it out if nothing speaks against that.
 #[inline]
 pub(crate) fn quick<B: Backend, H: Holder<Parts<B>>>(holder: &H, place: Place) -> Quick<B, H> {
-    let Some(claim) = Core::<B>::claim_by(holder) else { return Quick::Nothing };
+    let Some(claim) = Core::<B>::claim_by(holder) else {
+        return Quick::Nothing;
+    };
     let mut vetting = Vetting::new(claim);
     let shared = &holder.core().outside;
     let now = shared.now();
@@ -75,11 +77,23 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
     let shared = &holder.core().outside;
     let started = clock::exact();
     let mut ask = match shared.config.pool_timeout {
-        None => Ask { deadline: NEVER, first: false, only_with_room: false },
-        Some(Duration::ZERO) => Ask { deadline: NEVER, first: false, only_with_room: true },
+        None => Ask {
+            deadline: NEVER,
+            first: false,
+            only_with_room: false,
+        },
+        Some(Duration::ZERO) => Ask {
+            deadline: NEVER,
+            first: false,
+            only_with_room: true,
+        },
         Some(limit) => {
             let deadline = started.saturating_add(clock::micros(limit));
-            Ask { deadline, first: false, only_with_room: false }
+            Ask {
+                deadline,
+                first: false,
+                only_with_room: false,
+            }
         }
     };
     loop {

@@ -40,7 +40,11 @@ pub(crate) fn micros(span: Duration) -> u64 {
 
 /// The time by tokio's clock.
 pub(crate) fn exact() -> u64 {
-    micros(tokio::time::Instant::now().into_std().saturating_duration_since(origin()))
+    micros(
+        tokio::time::Instant::now()
+            .into_std()
+            .saturating_duration_since(origin()),
+    )
 }
 
 /// The point in time for tokio's timers.

@@ -76,13 +76,18 @@ pub struct Builder<B> {
 
 impl<B> Clone for Builder<B> {
     fn clone(&self) -> Self {
-        Self { backend: Arc::clone(&self.backend), config: self.config.clone() }
+        Self {
+            backend: Arc::clone(&self.backend),
+            config: self.config.clone(),
+        }
     }
 }
 
 impl<B> fmt::Debug for Builder<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -236,11 +241,21 @@ impl<B: Backend> Builder<B> {
             if config.pool_size == 0 && max_overflow == 0 {
                 return Err(BuildError::NoCapacity);
             }
-            if config.pool_size.checked_add(max_overflow).is_none_or(|sum| sum > MAX_CONNECTIONS) {
-                return Err(BuildError::TooMany { pool_size: config.pool_size, max_overflow });
+            if config
+                .pool_size
+                .checked_add(max_overflow)
+                .is_none_or(|sum| sum > MAX_CONNECTIONS)
+            {
+                return Err(BuildError::TooMany {
+                    pool_size: config.pool_size,
+                    max_overflow,
+                });
             }
         } else if config.pool_size > MAX_CONNECTIONS {
-            return Err(BuildError::TooMany { pool_size: config.pool_size, max_overflow: 0 });
+            return Err(BuildError::TooMany {
+                pool_size: config.pool_size,
+                max_overflow: 0,
+            });
         }
         if config.max_connecting == 0 {
             return Err(BuildError::NoConnecting);

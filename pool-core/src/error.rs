@@ -111,7 +111,10 @@ impl<E> fmt::Display for GetError<E> {
             Self::Connect(ConnectError::Backend(_)) => f.write_str("could not open a connection"),
             Self::Connect(cause) => fmt::Display::fmt(cause, f),
             Self::Down { failures, cause } => {
-                write!(f, "the last {failures} attempts to open a connection failed")?;
+                write!(
+                    f,
+                    "the last {failures} attempts to open a connection failed"
+                )?;
                 match cause {
                     ConnectError::Backend(_) => Ok(()),
                     other => write!(f, ": {other}"),
@@ -128,7 +131,13 @@ impl<E> fmt::Display for GetError<E> {
 
 impl<E> fmt::Display for TimedOut<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Status { in_use, capacity, connecting, waiting, .. } = &self.seen;
+        let Status {
+            in_use,
+            capacity,
+            connecting,
+            waiting,
+            ..
+        } = &self.seen;
         write!(
             f,
             "no connection came free within {:?}: {in_use} of {capacity} in use, {connecting} opening, \
@@ -184,13 +193,15 @@ impl<E: fmt::Debug> fmt::Debug for ConnectError<E> {
 
 impl<E: Error + 'static> Error for GetError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.backend_error().map(|cause| &**cause as &(dyn Error + 'static))
+        self.backend_error()
+            .map(|cause| &**cause as &(dyn Error + 'static))
     }
 }
 
 impl<E: Error + 'static> Error for ConnectError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.backend_error().map(|cause| &**cause as &(dyn Error + 'static))
+        self.backend_error()
+            .map(|cause| &**cause as &(dyn Error + 'static))
     }
 }
 

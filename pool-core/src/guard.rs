@@ -23,7 +23,10 @@ impl<B: Backend, H: Holder<Parts<B>>> Held<B, H> {
     #[inline]
     fn entry_mut(&mut self) -> &mut Entry<B::Connection> {
         let claim = self.0.as_mut().expect("held until the guard ends");
-        claim.value_mut().as_mut().expect("a slot in use holds a connection")
+        claim
+            .value_mut()
+            .as_mut()
+            .expect("a slot in use holds a connection")
     }
 
     fn release(&mut self) -> Claim<Parts<B>, H> {
@@ -32,7 +35,10 @@ impl<B: Backend, H: Holder<Parts<B>>> Held<B, H> {
 
     fn detach(&mut self) -> B::Connection {
         let mut claim = self.release();
-        let entry = claim.value_mut().take().expect("a slot in use holds a connection");
+        let entry = claim
+            .value_mut()
+            .take()
+            .expect("a slot in use holds a connection");
         let holder = claim.holder().clone();
         Core::<B>::detach(claim);
         put_back::note_vacated(holder.core());
@@ -40,7 +46,12 @@ impl<B: Backend, H: Holder<Parts<B>>> Held<B, H> {
     }
 
     fn report(&mut self, error: &B::Error) -> Failure {
-        let holder = self.0.as_ref().expect("held until the guard ends").holder().clone();
+        let holder = self
+            .0
+            .as_ref()
+            .expect("held until the guard ends")
+            .holder()
+            .clone();
         let shared = &holder.core().outside;
         let failure = shared.backend.classify(error);
         if failure == Failure::Generation {

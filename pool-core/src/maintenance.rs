@@ -46,7 +46,11 @@ pub(crate) struct Work<B: Backend> {
 
 impl<B: Backend> Work<B> {
     pub(crate) fn new() -> Self {
-        Self { jobs: SegQueue::new(), running: AtomicBool::new(false), ready: Notify::new() }
+        Self {
+            jobs: SegQueue::new(),
+            running: AtomicBool::new(false),
+            ready: Notify::new(),
+        }
     }
 }
 
@@ -60,7 +64,10 @@ pub(crate) fn push<B: Backend>(core: &Arc<Core<B>>, job: Job<B>) {
         shared.work.ready.notify_one();
         return;
     }
-    let worker = Worker { core: Arc::clone(core), stopped: false };
+    let worker = Worker {
+        core: Arc::clone(core),
+        stopped: false,
+    };
     match shared.runtime() {
         Some(handle) => drop(handle.spawn(worker.run())),
         None => drop(worker), // Its destructor does without I/O what there is to do.
@@ -96,7 +103,8 @@ impl<B: Backend> Worker<B> {
                 }
                 continue;
             }
-            if let Either::Left((Some(()), _)) = select(at_work.next(), pin!(work.ready.notified())).await
+            if let Either::Left((Some(()), _)) =
+                select(at_work.next(), pin!(work.ready.notified())).await
             {
                 open::start_wanted(&Handle::current(), &core);
             }
@@ -145,12 +153,20 @@ enum Slot<B: Backend> {
 impl<B: Backend> Unfinished<B> {
     fn closing(mut closing: Closing<B>) -> Self {
         let entry = closing.value_mut().take();
-        Self { core: Arc::clone(closing.holder()), entry, slot: Some(Slot::Closing(closing)) }
+        Self {
+            core: Arc::clone(closing.holder()),
+            entry,
+            slot: Some(Slot::Closing(closing)),
+        }
     }
 
     fn aside(mut aside: Resetting<B>) -> Self {
         let entry = aside.value_mut().take();
-        Self { core: Arc::clone(aside.holder()), entry, slot: Some(Slot::Aside(aside)) }
+        Self {
+            core: Arc::clone(aside.holder()),
+            entry,
+            slot: Some(Slot::Aside(aside)),
+        }
     }
 
     /// Puts the connection back among the good ones.
@@ -196,7 +212,9 @@ async fn run<B: Backend>(core: Arc<Core<B>>, job: Job<B>) {
         }
         Job::Reset(aside) => {
             let mut unfinished = Unfinished::aside(aside);
-            let Some(entry) = &mut unfinished.entry else { return };
+            let Some(entry) = &mut unfinished.entry else {
+                return;
+            };
             let reset = async { shared.backend.reset(&mut entry.conn).await };
             let (limit, generation) = (shared.config.reset_timeout, entry.generation);
             let reset = bounded(limit, reset).await;
@@ -206,7 +224,9 @@ async fn run<B: Backend>(core: Arc<Core<B>>, job: Job<B>) {
         }
         Job::Check(aside) => {
             let mut unfinished = Unfinished::aside(aside);
-            let Some(entry) = &mut unfinished.entry else { return };
+            let Some(entry) = &mut unfinished.entry else {
+                return;
+            };
             let generation = shared.generation();
             let ping = async { shared.backend.ping(&mut entry.conn).await };
             if bounded(shared.config.ping_timeout, ping).await {
@@ -218,5 +238,8 @@ async fn run<B: Backend>(core: Arc<Core<B>>, job: Job<B>) {
 
 /// Whether the backend's answer was good and came in time.
 async fn bounded<T, E>(limit: Duration, answer: impl Future<Output = Result<T, E>>) -> bool {
-    matches!(timeout(limit, AssertUnwindSafe(answer).catch_unwind()).await, Ok(Ok(Ok(_))))
+    matches!(
+        timeout(limit, AssertUnwindSafe(answer).catch_unwind()).await,
+        Ok(Ok(Ok(_)))
+    )
 }

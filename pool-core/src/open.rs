@@ -31,7 +31,12 @@ type Opening<B> = claim::Opening<Parts<B>, Arc<Core<B>>>;
 pub(crate) fn start<B: Backend>(handle: &Handle, opening: Opening<B>) {
     let core = Arc::clone(opening.holder());
     core.outside.remember(handle);
-    let opener = Opener { opening: Some(opening), core, probing: false, resting: false };
+    let opener = Opener {
+        opening: Some(opening),
+        core,
+        probing: false,
+        resting: false,
+    };
     handle.spawn(opener.run());
 }
 
@@ -83,7 +88,9 @@ impl<B: Backend> Opener<B> {
             maintenance::close_politely(shared, entry.conn).await;
             return self.opening.as_ref().is_some_and(Core::<B>::still_wanted);
         }
-        let Some(opening) = self.opening.take() else { return false };
+        let Some(opening) = self.opening.take() else {
+            return false;
+        };
         if let Some(closing) = Core::<B>::landed(opening, entry, shared.now()) {
             put_back::finish_closing(closing);
         }
@@ -95,8 +102,13 @@ impl<B: Backend> Opener<B> {
     async fn failed(&mut self, cause: ConnectError<B::Error>, failure: Failure) -> bool {
         let shared = &self.core.outside;
         let config = &shared.config;
-        let verdict =
-            shared.outage.failed(&cause, failure, self.probing, config.down_after, config.backoff);
+        let verdict = shared.outage.failed(
+            &cause,
+            failure,
+            self.probing,
+            config.down_after,
+            config.backoff,
+        );
         let refusal = Refusal::Connect(cause);
         match verdict {
             Verdict::Retry(pause) => {
@@ -171,10 +183,15 @@ async fn attempt<B: Backend>(core: &Core<B>) -> Attempt<B> {
     };
     match result {
         Ok(Ok(Ok(conn))) => {
-            let expires = config
-                .recycle
-                .map_or(u64::MAX, |age| shared.now().saturating_add(clock::micros(age)));
-            Attempt::Opened(Entry { conn, generation, expires, ping_at: u64::MAX })
+            let expires = config.recycle.map_or(u64::MAX, |age| {
+                shared.now().saturating_add(clock::micros(age))
+            });
+            Attempt::Opened(Entry {
+                conn,
+                generation,
+                expires,
+                ping_at: u64::MAX,
+            })
         }
         Ok(Ok(Err(error))) => {
             let failure = shared.backend.classify(&error);

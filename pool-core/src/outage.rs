@@ -40,7 +40,12 @@ pub(crate) enum Verdict {
 impl<E> Outage<E> {
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State { failures: 0, last: None, probing: false, down: false }),
+            state: Mutex::new(State {
+                failures: 0,
+                last: None,
+                probing: false,
+                down: false,
+            }),
             troubled: AtomicBool::new(false),
         }
     }
@@ -89,8 +94,15 @@ impl<E> Outage<E> {
             return;
         }
         let mut state = self.state.lock();
-        let before =
-            std::mem::replace(&mut *state, State { failures: 0, last: None, probing: false, down: false });
+        let before = std::mem::replace(
+            &mut *state,
+            State {
+                failures: 0,
+                last: None,
+                probing: false,
+                down: false,
+            },
+        );
         self.troubled.store(false, Ordering::Relaxed);
         drop(state);
         drop(before);
@@ -122,6 +134,8 @@ impl<E> Outage<E> {
 
 /// The pause before attempt `after + 1`: a random part of a doubling span.
 fn pause(after: u32, (shortest, longest): (Duration, Duration)) -> Duration {
-    let span = shortest.saturating_mul(1 << after.saturating_sub(1).min(20)).min(longest);
+    let span = shortest
+        .saturating_mul(1 << after.saturating_sub(1).min(20))
+        .min(longest);
     span.mul_f64(fastrand::f64())
 }

@@ -63,13 +63,18 @@ impl<B: Backend> Drop for Alive<B> {
 
 impl<B: Backend> Clone for Pool<B> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core), alive: Arc::clone(&self.alive) }
+        Self {
+            core: Arc::clone(&self.core),
+            alive: Arc::clone(&self.alive),
+        }
     }
 }
 
 impl<B: Backend> fmt::Debug for Pool<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("status", &self.status()).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,9 +93,8 @@ impl<B: Backend> Pool<B> {
             connecting: config.max_connecting,
             spread: cores.min(capacity / 4).max(1),
         };
-        let core = Arc::new_cyclic(|me| {
-            Core::<B>::new(limits, Shared::new(backend, config, me.clone()))
-        });
+        let core =
+            Arc::new_cyclic(|me| Core::<B>::new(limits, Shared::new(backend, config, me.clone())));
         let alive = Arc::new(Alive(Arc::clone(&core)));
         Self { core, alive }
     }
@@ -126,7 +130,11 @@ impl<B: Backend> Pool<B> {
         place: &'static Location<'static>,
     ) -> impl Future<Output = Result<PooledConnection<'_, B>, GetError<B::Error>>> + Send {
         let core = &*self.core;
-        async move { checkout::checkout(core, place).await.map(PooledConnection::new) }
+        async move {
+            checkout::checkout(core, place)
+                .await
+                .map(PooledConnection::new)
+        }
     }
 
     /// As [`get`](Self::get), with a guard that borrows nothing.
@@ -148,7 +156,11 @@ impl<B: Backend> Pool<B> {
     ) -> impl Future<Output = Result<OwnedPooledConnection<B>, GetError<B::Error>>> + Send + use<B>
     {
         let core = Arc::clone(&self.core);
-        async move { checkout::checkout(core, place).await.map(OwnedPooledConnection::new) }
+        async move {
+            checkout::checkout(core, place)
+                .await
+                .map(OwnedPooledConnection::new)
+        }
     }
 
     /// Takes an idle connection, if there is one that needs neither a ping nor replacing.
@@ -215,10 +227,16 @@ impl<B: Backend> Pool<B> {
             let shared = &core.outside;
             let config = &shared.config;
             let deadline = Instant::now() + config.close_deadline;
-            drained_by(core, deadline, |status| status.in_use == 0 && status.connecting == 0).await;
+            drained_by(core, deadline, |status| {
+                status.in_use == 0 && status.connecting == 0
+            })
+            .await;
             let deadline = Instant::now() + config.close_timeout.max(config.reset_timeout);
             let held = shared.status(core).in_use;
-            drained_by(core, deadline, |status| status.open + status.connecting <= held).await;
+            drained_by(core, deadline, |status| {
+                status.open + status.connecting <= held
+            })
+            .await;
             CloseReport {
                 still_held: shared.holders(core),
                 abandoned: shared.status(core).abandoned,

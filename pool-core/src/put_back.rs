@@ -12,8 +12,8 @@
 use std::sync::Arc;
 
 use crate::backend::{Backend, Health, When};
-use crate::config::PrePing;
 use crate::clock;
+use crate::config::PrePing;
 use crate::entry::{Entry, OUTCAST};
 use crate::maintenance::{self, Job};
 use crate::raw::claim::{Claim, Closing, Holder};

@@ -110,19 +110,29 @@ impl<B: Backend> Shared<B> {
     pub(crate) fn outdate(&self, generation: u64) -> bool {
         // Ordering: Relaxed, as in `generation`.
         self.generation
-            .compare_exchange(generation, generation + 1, Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(
+                generation,
+                generation + 1,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            )
             .is_ok()
     }
 
     /// The runtime to spawn on: the current one, else one that was seen before.
     pub(crate) fn runtime(&self) -> Option<Handle> {
-        Handle::try_current().ok().or_else(|| self.runtime.lock().clone())
+        Handle::try_current()
+            .ok()
+            .or_else(|| self.runtime.lock().clone())
     }
 
     /// Keeps a runtime in mind for work that comes up outside any.
     pub(crate) fn remember(&self, handle: &Handle) {
         let mut runtime = self.runtime.lock();
-        if runtime.as_ref().is_none_or(|known| known.id() != handle.id()) {
+        if runtime
+            .as_ref()
+            .is_none_or(|known| known.id() != handle.id())
+        {
             *runtime = Some(handle.clone());
         }
     }

@@ -73,7 +73,13 @@ pub struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1?}, taken at {}:{}", self.held, self.place.file(), self.place.line())
+        write!(
+            f,
+            "{:.1?}, taken at {}:{}",
+            self.held,
+            self.place.file(),
+            self.place.line()
+        )
     }
 }
 

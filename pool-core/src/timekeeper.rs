@@ -66,7 +66,11 @@ impl Keepers {
 
 /// Starts a timekeeper, which the caller has entered among the [`Keepers`].
 pub(crate) fn start<B: Backend>(handle: &Handle, core: Arc<Core<B>>) {
-    let keeper = Keeper { core, runtime: handle.id(), listed: true };
+    let keeper = Keeper {
+        core,
+        runtime: handle.id(),
+        listed: true,
+    };
     handle.spawn(keeper.run());
 }
 
@@ -92,7 +96,11 @@ impl<B: Backend> Keeper<B> {
                 return;
             };
             // A time already past belongs to one whose connection is being opened.
-            let wake_at = if next <= now { now + clock::micros(GRACE) } else { next };
+            let wake_at = if next <= now {
+                now + clock::micros(GRACE)
+            } else {
+                next
+            };
             let time = pin!(sleep_until(clock::to_instant(wake_at)));
             let asleep = select(time, sooner);
             if let Either::Right(_) = select(asleep, shutdown.as_mut()).await {

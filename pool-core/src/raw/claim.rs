@@ -84,8 +84,14 @@ impl<P: Parts, H: Holder<P>> Claim<P, H> {
 
     /// The same claim, kept alive by a count instead of a borrow.
     pub(crate) fn into_owned(self, core: &Arc<Core<P>>) -> Claim<P, Arc<Core<P>>> {
-        assert!(std::ptr::eq(self.core(), &raw const **core), "a claim stays with its own core");
-        Claim { seat: self.seat, holder: Arc::clone(core) }
+        assert!(
+            std::ptr::eq(self.core(), &raw const **core),
+            "a claim stays with its own core"
+        );
+        Claim {
+            seat: self.seat,
+            holder: Arc::clone(core),
+        }
     }
 }
 

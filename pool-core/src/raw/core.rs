@@ -220,7 +220,11 @@ impl<P: Parts> Rare<P> {
 impl<P: Parts> Core<P> {
     pub(crate) fn new(limits: Limits, outside: P::Outside) -> Self {
         // One word while there is overflow to trim and one suffices: then trimming is a count of bits.
-        let spread = if limits.keep < limits.capacity { 1 } else { limits.spread.max(1) };
+        let spread = if limits.keep < limits.capacity {
+            1
+        } else {
+            limits.spread.max(1)
+        };
         let pages = limits.capacity.div_ceil(SLOTS_PER_WORD).max(spread).max(1);
         Self {
             idle: IdleSet::new(Pages::new(limits.capacity, pages), limits.keep),
@@ -243,7 +247,11 @@ impl<P: Parts> Core<P> {
     }
 
     pub(super) fn lock(&self) -> Locked<'_, P> {
-        Locked { rare: Some(self.rare.lock()), first: None, more: Vec::new() }
+        Locked {
+            rare: Some(self.rare.lock()),
+            first: None,
+            more: Vec::new(),
+        }
     }
 
     // ---- checkout ----
@@ -251,7 +259,11 @@ impl<P: Parts> Core<P> {
     /// Takes an idle slot, if there is one. Never waits, never locks.
     #[inline]
     pub(crate) fn claim_by<H: Holder<P>>(holder: &H) -> Option<Claim<P, H>> {
-        holder.core().idle.claim().map(|seat| Claim::new(seat, holder.clone()))
+        holder
+            .core()
+            .idle
+            .claim()
+            .map(|seat| Claim::new(seat, holder.clone()))
     }
 
     /// Takes a place in the queue, or what makes that unnecessary.
@@ -323,14 +335,21 @@ impl<P: Parts> Core<P> {
     #[inline]
     pub(crate) fn give_back<H: Holder<P>>(claim: Claim<P, H>) -> Result<(), Claim<P, H>> {
         let (seat, holder) = claim.into_parts();
-        holder.core().idle.give(seat).map_err(|MustLock(seat)| Claim::new(seat, holder))
+        holder
+            .core()
+            .idle
+            .give(seat)
+            .map_err(|MustLock(seat)| Claim::new(seat, holder))
     }
 
     /// Gives a slot back under the mutex: to the first in the queue, or to the idle ones. What is one too
     /// many, or comes back to a closed pool, is for the caller to close.
     pub(crate) fn settle<H: Holder<P>>(claim: Claim<P, H>, now: u64) -> Option<Closing<P, H>> {
         let (seat, holder) = claim.into_parts();
-        holder.core().offer(State::Live, seat, now).map(|seat| Closing(Claim::new(seat, holder)))
+        holder
+            .core()
+            .offer(State::Live, seat, now)
+            .map(|seat| Closing(Claim::new(seat, holder)))
     }
 
     /// Offers a slot that holds a connection: to the queue, then to the idle words. Comes back, noted as
@@ -340,7 +359,10 @@ impl<P: Parts> Core<P> {
         let (page, bit) = (seat.page().index, seat.bit());
         while !locked.closed && !locked.queue.is_empty() {
             let expired = locked.exempt() == 0
-                && locked.queue.first_deadline().is_some_and(|deadline| deadline <= now);
+                && locked
+                    .queue
+                    .first_deadline()
+                    .is_some_and(|deadline| deadline <= now);
             if expired {
                 let left = locked.queue.complete_first(Outcome::Expired);
                 self.after_leaving(&mut locked, &left);
@@ -443,10 +465,7 @@ impl<P: Parts> Core<P> {
         let vacant = Word(locked.ledgers[page.index].vacant);
         let bit = vacant.lowest_idle().expect("the page has room");
         locked.note(page.index, bit, State::Vacant, State::Opening);
-        if self.idle.trims_under_mutex()
-            && locked.taken > locked.limits.keep
-            && !locked.careful
-        {
+        if self.idle.trims_under_mutex() && locked.taken > locked.limits.keep && !locked.careful {
             // Before the connection is there: no return that would be one too many is left alone.
             locked.careful = true;
             self.idle.raise(Flag::Careful);
@@ -461,8 +480,12 @@ impl<P: Parts> Core<P> {
         let pages = &self.idle.pages;
         let spread = locked.limits.spread.min(pages.most());
         loop {
-            let best = (0..pages.published())
-                .max_by_key(|index| (locked.ledgers[*index].vacant.count_ones(), usize::MAX - index));
+            let best = (0..pages.published()).max_by_key(|index| {
+                (
+                    locked.ledgers[*index].vacant.count_ones(),
+                    usize::MAX - index,
+                )
+            });
             let full = best.is_none_or(|index| locked.ledgers[index].vacant == 0);
             if full || pages.published() < spread {
                 let mut word = Word::EMPTY;
@@ -474,7 +497,10 @@ impl<P: Parts> Core<P> {
                 }
                 if let Some(page) = pages.publish(word) {
                     let vacant = (0..page.slots.len()).fold(0, |all, i| all | Bit::new(i).mask());
-                    locked.ledgers.push(Ledger { vacant, ..Ledger::default() });
+                    locked.ledgers.push(Ledger {
+                        vacant,
+                        ..Ledger::default()
+                    });
                     continue;
                 }
             }
@@ -511,7 +537,11 @@ impl<P: Parts> Core<P> {
     /// deadline from passing.
     pub(crate) fn rest<H: Holder<P>>(opening: &Opening<P, H>, resting: bool) {
         let mut locked = opening.holder().core().lock();
-        locked.resting = if resting { locked.resting + 1 } else { locked.resting - 1 };
+        locked.resting = if resting {
+            locked.resting + 1
+        } else {
+            locked.resting - 1
+        };
     }
 
     // ---- refusing ----
@@ -534,7 +564,9 @@ impl<P: Parts> Core<P> {
                 if locked.queue.is_empty() {
                     return;
                 }
-                let left = locked.queue.complete_first(Outcome::Refused(refusal.clone()));
+                let left = locked
+                    .queue
+                    .complete_first(Outcome::Refused(refusal.clone()));
                 self.after_leaving(&mut locked, &left);
                 locked.wake_later(left.waker);
             }
@@ -555,7 +587,9 @@ impl<P: Parts> Core<P> {
             let mut locked = self.lock();
             let mut ended: Vec<Left> = Vec::new();
             let exempt = locked.exempt();
-            let next = locked.queue.expire(now, exempt, BATCH, |left| ended.push(left));
+            let next = locked
+                .queue
+                .expire(now, exempt, BATCH, |left| ended.push(left));
             for left in ended {
                 self.after_leaving(&mut locked, &left);
                 locked.wake_later(left.waker);

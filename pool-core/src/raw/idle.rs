@@ -41,8 +41,11 @@ pub(super) struct MustLock<P: Parts>(pub(super) Seat<P>);
 
 impl<P: Parts> IdleSet<P> {
     pub(super) fn new(pages: Pages<P>, keep: usize) -> Self {
-        let keep =
-            if pages.most() == 1 { u32::try_from(keep).unwrap_or(u32::MAX) } else { u32::MAX };
+        let keep = if pages.most() == 1 {
+            u32::try_from(keep).unwrap_or(u32::MAX)
+        } else {
+            u32::MAX
+        };
         Self { pages, keep }
     }
 
@@ -111,7 +114,11 @@ impl<P: Parts> IdleSet<P> {
     /// Gives a slot back whatever flags are up; the caller holds the mutex and found no reason against it.
     pub(super) fn set(&self, seat: &Seat<P>) {
         // Ordering: Release, as in `give`.
-        let before = Word(seat.page().word.fetch_or(seat.bit().mask(), Ordering::Release));
+        let before = Word(
+            seat.page()
+                .word
+                .fetch_or(seat.bit().mask(), Ordering::Release),
+        );
         debug_assert!(!before.has(seat.bit()), "an owned slot is not idle");
     }
 

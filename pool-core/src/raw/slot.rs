@@ -55,7 +55,11 @@ impl<P: Parts> Seat<P> {
     /// belongs to a core that outlives the seat.
     #[inline]
     pub(super) unsafe fn new(page: &Page<P>, bit: Bit) -> Self {
-        Self { page: NonNull::from(page), slot: NonNull::from(&page.slots[bit.index()]), bit }
+        Self {
+            page: NonNull::from(page),
+            slot: NonNull::from(&page.slots[bit.index()]),
+            bit,
+        }
     }
 
     #[inline]
@@ -105,7 +109,9 @@ impl<P: Parts> Pages<P> {
     pub(super) fn new(slots: usize, pages: usize) -> Self {
         Self {
             slots_per_page: slots.div_ceil(pages),
-            pages: (0..pages).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
+            pages: (0..pages)
+                .map(|_| AtomicPtr::new(ptr::null_mut()))
+                .collect(),
             published: AtomicUsize::new(0),
             slots,
         }
@@ -144,7 +150,10 @@ impl<P: Parts> Pages<P> {
             word: CachePadded::new(AtomicU64::new(word.0)),
             index,
             slots: (0..slots)
-                .map(|_| Slot { value: UnsafeCell::new(None), facts: P::Facts::default() })
+                .map(|_| Slot {
+                    value: UnsafeCell::new(None),
+                    facts: P::Facts::default(),
+                })
                 .collect(),
         });
         // Ordering: Relaxed; the count below carries it over.

@@ -97,7 +97,11 @@ pub(super) struct Left {
 
 impl<P: Parts> Queue<P> {
     pub(super) fn new() -> Self {
-        Self { head: None, tail: None, len: 0 }
+        Self {
+            head: None,
+            tail: None,
+            len: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -114,7 +118,11 @@ impl<P: Parts> Queue<P> {
     /// The node is `OUT`, pinned, and leaves the queue before it is dropped.
     pub(super) unsafe fn join(&mut self, node: Pin<&Node<P>>, waker: Waker, ask: Ask) {
         let new = NonNull::from(node.get_ref());
-        let (before, after) = if ask.first { (None, self.head) } else { (self.tail, None) };
+        let (before, after) = if ask.first {
+            (None, self.head)
+        } else {
+            (self.tail, None)
+        };
         links(new, |links| {
             *links = Links {
                 before,
@@ -260,8 +268,13 @@ pub(crate) enum Turn<P: Parts, H: Holder<P>> {
 
 impl<P: Parts, H: Holder<P>> Wait<P, H> {
     pub(crate) fn new(holder: H) -> Self {
-        let nowhere =
-            Links { before: None, after: None, waker: None, deadline: NEVER, outcome: None };
+        let nowhere = Links {
+            before: None,
+            after: None,
+            waker: None,
+            deadline: NEVER,
+            outcome: None,
+        };
         Self {
             holder,
             node: Node {

@@ -86,8 +86,16 @@ impl fmt::Debug for Word {
             f,
             "{:b}{}{}",
             self.0 & IDLE,
-            if self.has_flag(Flag::Waiting) { " WAITING" } else { "" },
-            if self.has_flag(Flag::Careful) { " CAREFUL" } else { "" }
+            if self.has_flag(Flag::Waiting) {
+                " WAITING"
+            } else {
+                ""
+            },
+            if self.has_flag(Flag::Careful) {
+                " CAREFUL"
+            } else {
+                ""
+            }
         )
     }
 }
@@ -118,8 +126,14 @@ mod tests {
         let top = Bit::new(61);
         let word = Word::EMPTY.with_idle(top).with_idle(Bit::new(3));
         assert_eq!(word.idle_count(), 2);
-        assert_eq!(word.lowest_idle(), Some(Bit::new(3)).filter(|bit| word.has(*bit)));
-        assert!(!word.must_lock(), "an idle bit is no reason to take the mutex");
+        assert_eq!(
+            word.lowest_idle(),
+            Some(Bit::new(3)).filter(|bit| word.has(*bit))
+        );
+        assert!(
+            !word.must_lock(),
+            "an idle bit is no reason to take the mutex"
+        );
         for flag in [Flag::Waiting, Flag::Careful] {
             let flagged = word.with_flag(flag);
             assert!(flagged.must_lock() && flagged.has_flag(flag));

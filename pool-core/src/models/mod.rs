@@ -1,0 +1,161 @@
+//! Models of the protocol: small stories of two or three threads, run in every order that the memory model
+//! allows (up to a bound on preemptions), over the code that ships.
+//!
+//! Run them with `cargo xtask models`. Each says what breaks it, and was seen to break that way. The
+//! scaffolding orders nothing: threads are joined, values are plain.
+
+mod cancelling;
+mod claims;
+mod closing;
+mod joining;
+mod opening;
+mod overflow;
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use crate::raw::Parts;
+use crate::raw::claim::{Claim, Closing, Holder, Opening};
+use crate::raw::core::{Core, Counts, Limits};
+use crate::raw::wait::{Ask, NEVER, Turn, Wait};
+use crate::sync::Arc;
+
+/// A pool of numbers.
+struct Numbers;
+
+impl Parts for Numbers {
+    type Value = u32;
+    type Facts = ();
+    type Refusal = &'static str;
+    type Guarded = ();
+    type Outside = ();
+
+    fn stray<H: Holder<Self>>(claim: Claim<Self, H>) {
+        give(claim);
+    }
+}
+
+type Rig = Arc<Core<Numbers>>;
+type Held = Claim<Numbers, Rig>;
+
+/// Runs a story in every order with up to `preemptions` forced switches.
+fn check(preemptions: usize, story: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(story);
+}
+
+/// A core that keeps `keep` connections and may have `capacity`.
+fn rig(keep: usize, capacity: usize) -> Rig {
+    Arc::new(Core::new(
+        Limits {
+            keep,
+            capacity,
+            connecting: capacity,
+            spread: 1,
+        },
+        (),
+    ))
+}
+
+const PATIENT: Ask = Ask {
+    deadline: NEVER,
+    first: false,
+    only_with_room: false,
+};
+
+/// Polls a place in the queue once, with a waker that wakes nobody.
+fn poll(wait: Pin<&mut Wait<Numbers, Rig>>, ask: Ask) -> Turn<Numbers, Rig> {
+    wait.poll_turn(&mut Context::from_waker(Waker::noop()), ask, |()| {})
+}
+
+/// Waits in the queue once, and gives what opening that asks for.
+fn queue(wait: Pin<&mut Wait<Numbers, Rig>>) -> Option<Opening<Numbers, Rig>> {
+    match poll(wait, PATIENT) {
+        Turn::Pending(opening) => opening,
+        _ => panic!("there is nothing to have yet"),
+    }
+}
+
+/// What a wait came to that must have ended with a connection.
+fn served(wait: Pin<&mut Wait<Numbers, Rig>>) -> Held {
+    match poll(wait, PATIENT) {
+        Turn::Got(claim) => claim,
+        _ => panic!("the first in the queue must have been served"),
+    }
+}
+
+/// A connection that was just opened, in use.
+fn opened(rig: &Rig, number: u32) -> Held {
+    let mut wait = pin!(Wait::new(rig.clone()));
+    let opening = queue(wait.as_mut()).expect("there is room");
+    assert!(
+        Core::landed(opening, number, 0).is_none(),
+        "it goes to the one who waits"
+    );
+    served(wait)
+}
+
+/// Waits until served, opening where asked to; `None` if refused.
+fn get(rig: &Rig) -> Option<Held> {
+    if let Some(claim) = Core::claim_by(rig) {
+        return Some(claim);
+    }
+    loom::future::block_on(wait_for(Wait::new(rig.clone())))
+}
+
+async fn wait_for(wait: Wait<Numbers, Rig>) -> Option<Held> {
+    let mut wait = pin!(wait);
+    poll_fn(|cx| {
+        loop {
+            match wait.as_mut().poll_turn(cx, PATIENT, |()| {}) {
+                Turn::Pending(None) => return Poll::Pending,
+                Turn::Pending(Some(opening)) => close(Core::landed(opening, 7, 0)),
+                Turn::Got(claim) => return Poll::Ready(Some(claim)),
+                _ => return Poll::Ready(None),
+            }
+        }
+    })
+    .await
+}
+
+/// Returns a connection as the pool does.
+fn give<H: Holder<Numbers>>(claim: Claim<Numbers, H>) {
+    if let Err(claim) = Core::give_back(claim) {
+        close(Core::settle(claim, 0));
+    }
+}
+
+/// Closes what was one too many.
+fn close<H: Holder<Numbers>>(closing: Option<Closing<Numbers, H>>) {
+    if let Some(mut closing) = closing {
+        closing.value_mut().take();
+        Core::vacate(closing);
+    }
+}
+
+/// Closes a connection in use on the spot.
+fn discard(mut claim: Held) {
+    claim.value_mut().take();
+    Core::discard(claim);
+}
+
+/// Nobody waits, opens, uses or closes anything, and `idle` connections are idle.
+fn assert_at_rest(rig: &Rig, idle: usize) {
+    let seen = rig.counts();
+    let rest = Counts {
+        taken: idle,
+        idle,
+        detached: seen.detached,
+        ..Counts::default()
+    };
+    assert_eq!(seen, rest, "at rest with {idle} idle");
+    // What is idle can be had: each bit stands for a connection.
+    let held: Vec<_> = std::iter::from_fn(|| Core::claim_by(rig)).collect();
+    assert_eq!(held.len(), idle);
+    for claim in held {
+        assert!(claim.value().is_some(), "an idle slot holds a connection");
+        give(claim);
+    }
+}
