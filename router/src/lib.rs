@@ -1,1 +1,112 @@
-//! To be written.
+//! Reads on replicas that are fresh enough, writes on the primary: a [`Database`] over PostgreSQL's streaming
+//! replication.
+//!
+//! ```no_run
+//! use pool_router::Database;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let db = Database::builder()
+//!         .primary("postgresql://app:secret@db1/shop")
+//!         .replica("postgresql://app:secret@db2/shop")
+//!         .replica("postgresql://app:secret@db3/shop")
+//!         .pool_size(5)
+//!         .connect()
+//!         .await?;
+//!
+//!     // A write goes to the primary. Its token says where in the log the commit stands.
+//!     let mut writing = db.write();
+//!     writing.execute("INSERT INTO orders (item) VALUES ($1)", &[&"tea"]).await?;
+//!     let token = writing.commit().await?.token;
+//!
+//!     // A replica that has that commit serves this read; where none has, the primary does.
+//!     let mut reading = db.read_after(&token);
+//!     let orders: i64 = reading.query_one("SELECT count(*) FROM orders", &[]).await?.get(0);
+//!     println!("{orders} orders");
+//!
+//!     println!("{}", db.status()); // Role, lag, pool and counts of each node.
+//!     db.shutdown().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What a read promises
+//!
+//! | call | data | where |
+//! |---|---|---|
+//! | [`Database::read`] | of at most 10 seconds of age, unless [`Builder::default_consistency`] says otherwise | a replica, else the primary |
+//! | [`Database::read_within`] | of at most that age | a replica, else the primary |
+//! | [`Database::read_after`] | everything up to the token's commit | a replica, else the primary |
+//! | [`Database::read_with`] [`Consistency::Strong`] | all that is committed | the primary |
+//! | [`Database::read_with`] [`Consistency::Eventual`] | of any known age | a replica, else the primary |
+//!
+//! A promise is proved on the connection that the read uses, by a statement that travels in front of `BEGIN`
+//! in the same flight: it costs no round trip, and it is answered before the transaction's snapshot is taken.
+//! A replica that cannot prove it costs one more flight, to the next candidate.
+//!
+//! # How lag is known
+//!
+//! Each node has a monitor: one task, one connection, one statement, every 50 to 500 ms. A replica that has
+//! replayed what the primary had when we looked at it at `t` serves the data of `t`; so ages come from
+//! positions and from our own clock. An idle primary leaves its replicas fresh. What is not known (a node
+//! that says nothing, a position before all that we have seen) is [`Lag::Unknown`] and keeps no promise.
+//!
+//! A node that has not answered for 400 ms is out of rotation and returns with its next answer. Without
+//! replicas no monitor runs and all reads go to the primary, as read-only transactions.
+//!
+//! # When the primary changes
+//!
+//! The node that takes writes is the primary on the highest timeline seen. An old primary that still runs
+//! gets neither writes nor reads. A token of the old timeline is honoured up to what a promoted replica was
+//! seen to have replayed; beyond that the read fails with [`TokenRefusal::CannotTell`], because the write may
+//! have been lost.
+//!
+//! # Where to look
+//!
+//! [`Database`] for use; [`plan::plan`] for the decision, a function of a [`view::View`], a
+//! [`request::Request`] and the time.
+
+mod builder;
+mod database;
+mod demand;
+mod error;
+pub mod evidence;
+mod floor;
+mod history;
+mod lag;
+mod link;
+mod load;
+mod look;
+mod lsn;
+mod monitor;
+mod node;
+pub mod plan;
+mod proof;
+pub mod request;
+mod sample;
+mod shared;
+mod source;
+mod status;
+mod tally;
+pub mod view;
+
+pub use builder::Builder;
+pub use database::{AsToken, Database, Sessions};
+pub use error::{RouteError, StartError};
+pub use floor::{Fork, TokenRefusal};
+pub use history::History;
+pub use lag::Lag;
+pub use load::Load;
+pub use lsn::{Lsn, NotAnLsn, WalGeometry};
+pub use proof::{Testimony, Unproved};
+pub use request::Consistency;
+pub use sample::{Replay, Role, Sample};
+pub use status::{DatabaseStatus, HealthReport, NodeStatus, ShutdownReport};
+pub use tally::Counts;
+
+// One dependency is enough for a service.
+pub use pool_core::{CloseReport, PrePing, Status};
+pub use pool_postgres::{
+    CommitToken, Committed, ConnectionSource, Durability, Engine, EngineBuilder, Error, ErrorKind,
+    IsolationLevel, Session, SessionFactory, SessionOptions, Strength, TokenError,
+};

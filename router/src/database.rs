@@ -1,0 +1,255 @@
+//! The handle that a service keeps: sessions for writing and reading, health, status, shutdown.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use pool_postgres::{CommitToken, ConnectionSource, Session, SessionFactory, SessionOptions};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::builder::Builder;
+use crate::lsn::Lsn;
+use crate::plan::plan;
+use crate::request::{Consistency, Request};
+use crate::shared::Shared;
+use crate::source::{Reads, Writes};
+use crate::status::{DatabaseStatus, HealthReport, NodeStatus, ShutdownReport};
+
+/// How long [`Database::health`] waits for a node's answer.
+const HEALTH_LIMIT: Duration = Duration::from_secs(1);
+
+/// A primary and its replicas.
+///
+/// Cheap to clone; all clones are one database. Sessions choose their node at the first statement of each
+/// transaction, and keep it until the transaction ends.
+///
+/// ```no_run
+/// use pool_router::Database;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = Database::builder()
+///     .primary("postgresql://app:secret@db1/shop")
+///     .replica("postgresql://app:secret@db2/shop")
+///     .pool_size(5)
+///     .connect()
+///     .await?;
+/// let mut writing = db.write();
+/// writing.execute("UPDATE carts SET paid = true WHERE id = $1", &[&7_i64]).await?;
+/// let token = writing.commit().await?.token;
+/// let mut reading = db.read_after(&token); // Sees the update, wherever it runs.
+/// let paid: bool = reading.query_one("SELECT paid FROM carts WHERE id = $1", &[&7_i64]).await?.get(0);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    shared: Arc<Shared>,
+    writes: Arc<dyn ConnectionSource>,
+    reads: Arc<dyn ConnectionSource>,
+    watchers: Arc<Watchers>,
+}
+
+/// The monitors' tasks. They stop when the last handle, factory or session is gone, or at shutdown.
+pub(crate) struct Watchers {
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A commit token, or none: what [`Database::read_after`] takes.
+///
+/// Implemented for `&CommitToken`, `&Option<CommitToken>` and their values.
+pub trait AsToken {
+    /// The token, if there is one.
+    fn as_token(&self) -> Option<CommitToken>;
+}
+
+impl AsToken for CommitToken {
+    fn as_token(&self) -> Option<CommitToken> {
+        Some(*self)
+    }
+}
+
+impl AsToken for Option<CommitToken> {
+    fn as_token(&self) -> Option<CommitToken> {
+        *self
+    }
+}
+
+impl Database {
+    /// Names the nodes and the settings.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stop: watch::Sender<bool>,
+        tasks: Vec<JoinHandle<()>>,
+    ) -> Self {
+        let watchers = Arc::new(Watchers { stop, tasks: Mutex::new(tasks) });
+        let writes = Arc::new(Writes { shared: Arc::clone(&shared), _watchers: Arc::clone(&watchers) });
+        let reads = Arc::new(Reads {
+            consistency: shared.consistency,
+            shared: Arc::clone(&shared),
+            _watchers: Arc::clone(&watchers),
+        });
+        Self { shared, writes, reads, watchers }
+    }
+
+    /// A session on the primary.
+    ///
+    /// Its commits come with a token ([`Committed::token`](pool_postgres::Committed::token)) for later
+    /// reads, which costs no round trip.
+    pub fn write(&self) -> Session {
+        self.sessions().write().session()
+    }
+
+    /// A read-only session with the default promise
+    /// ([`Builder::default_consistency`]; data of at most ten seconds of age unless it says otherwise).
+    pub fn read(&self) -> Session {
+        self.sessions().read().session()
+    }
+
+    /// A read-only session that sees everything up to a token's commit, on whichever node has it.
+    ///
+    /// With `None` (a transaction that wrote nothing sets no floor) it is [`read`](Self::read).
+    pub fn read_after(&self, token: &impl AsToken) -> Session {
+        match token.as_token() {
+            Some(token) => self.read_with(Consistency::ReadYourWrites(token)),
+            None => self.read(),
+        }
+    }
+
+    /// A read-only session whose data is at most this old.
+    ///
+    /// Below about a quarter of a second the monitors' pace decides whether a replica can prove it; what
+    /// none can prove goes to the primary.
+    pub fn read_within(&self, age: Duration) -> Session {
+        self.read_with(Consistency::BoundedStaleness(age))
+    }
+
+    /// A read-only session with this promise.
+    pub fn read_with(&self, consistency: Consistency) -> Session {
+        self.sessions().read_with(consistency).session()
+    }
+
+    /// Session factories, for code that makes its own sessions.
+    pub fn sessions(&self) -> Sessions<'_> {
+        Sessions { database: self }
+    }
+
+    /// What is known of the nodes at this moment. Asks nobody.
+    pub fn status(&self) -> DatabaseStatus {
+        let (view, now) = (self.shared.view(), Instant::now());
+        let primary_at = view.history.newest();
+        let nodes = self.shared.nodes.iter().enumerate().map(|(index, parts)| {
+            let node = &view.nodes[index];
+            let sample = node.sample.as_ref();
+            let position: Option<Lsn> = sample.and_then(|sample| sample.position);
+            let lag_bytes = match (primary_at, position) {
+                _ if view.primary == Some(index) => Some(0),
+                (Some(primary), Some(ours)) if node.as_of.is_some() => Some(primary.bytes_since(ours)),
+                _ => None,
+            };
+            NodeStatus {
+                name: parts.name.to_string(),
+                role: sample.map(|sample| sample.role),
+                answers: node.answers,
+                lag: view.lag(index, now),
+                lag_bytes,
+                pool: parts.engine.status(),
+                outstanding: parts.load.outstanding(),
+                latency: parts.load.latency(),
+                counts: parts.tally.counts(),
+                last_error: parts.tally.last_error(),
+            }
+        });
+        DatabaseStatus {
+            nodes: nodes.collect(),
+            primary: view.primary,
+            system_identifier: view.system_identifier,
+            timeline: view.timeline,
+        }
+    }
+
+    /// Looks at every node now and tells what can be served.
+    ///
+    /// Takes at most a second: a node that has not answered by then counts as down. With replicas, the
+    /// monitors look, so the pools are not touched; without, a connection of the primary's pool is used.
+    pub async fn health(&self) -> HealthReport {
+        let answered = if self.shared.is_watched() {
+            self.look_now().await;
+            true
+        } else {
+            let asked = self.shared.nodes[0].engine.query_one("SELECT NOT pg_is_in_recovery()", &[]);
+            let answer = tokio::time::timeout(HEALTH_LIMIT, asked).await;
+            matches!(answer, Ok(Ok(row)) if row.get::<_, bool>(0))
+        };
+        let view = self.shared.view();
+        let primary_up = view.primary.is_some_and(|primary| self.shared.answers(primary));
+        let request = Request::new(self.shared.consistency);
+        let can_read = plan(&view, &request, Instant::now(), 0).is_ok_and(|plan| {
+            plan.candidates.iter().any(|candidate| self.shared.answers(candidate.node))
+        });
+        HealthReport { can_write: answered && primary_up, can_read: answered && can_read, status: self.status() }
+    }
+
+    /// Rings for all monitors and waits until each has ended a look.
+    async fn look_now(&self) {
+        let looked = self.shared.nodes.iter().map(|node| async {
+            let mut looks = node.looks.subscribe();
+            let before = *looks.borrow_and_update();
+            node.look.notify_one();
+            // A look that was under way counts too: it is no older than a look's limit.
+            let _ = looks.wait_for(|looks| *looks > before).await;
+        });
+        let _ = tokio::time::timeout(HEALTH_LIMIT, join_all(looked)).await;
+    }
+
+    /// Stops the monitors, refuses newcomers, waits for what is out (up to the pools' `close_deadline`),
+    /// and closes every connection.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        self.watchers.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.watchers.tasks.lock());
+        let closing = self.shared.nodes.iter().map(|node| async {
+            (node.name.to_string(), node.engine.close().await)
+        });
+        let (nodes, _) = futures_util::join!(join_all(closing), join_all(tasks));
+        ShutdownReport { nodes }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.shared.nodes.iter().map(|node| &*node.name).collect();
+        f.debug_struct("Database").field("nodes", &names).finish_non_exhaustive()
+    }
+}
+
+/// A database's session factories; made by [`Database::sessions`].
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions<'a> {
+    database: &'a Database,
+}
+
+impl Sessions<'_> {
+    /// Sessions on the primary, as [`Database::write`] makes them.
+    pub fn write(&self) -> SessionFactory {
+        SessionFactory::from_source(Arc::clone(&self.database.writes), SessionOptions::default())
+    }
+
+    /// Read-only sessions with the default promise, as [`Database::read`] makes them.
+    pub fn read(&self) -> SessionFactory {
+        let options = SessionOptions::default().read_only();
+        SessionFactory::from_source(Arc::clone(&self.database.reads), options)
+    }
+
+    /// Read-only sessions with this promise.
+    pub fn read_with(&self, consistency: Consistency) -> SessionFactory {
+        let Database { shared, watchers, .. } = self.database;
+        let source = Reads { shared: Arc::clone(shared), consistency, _watchers: Arc::clone(watchers) };
+        SessionFactory::from_source(Arc::new(source), SessionOptions::default().read_only())
+    }
+}

@@ -1,0 +1,227 @@
+//! Where sessions get their connections: the plan, carried out.
+//!
+//! What always holds: a read's promise is proved on the connection that it uses, in the flight of its first
+//! statement, or it is not a read on that connection. A node that fails sends the read on to the next
+//! candidate; only a full pool does not, for that is the caller's to know. Each look at a plan is counted
+//! when its lease ends, so a read counts where it ran.
+
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pool_postgres::{
+    Checkout, CheckoutFuture, ConnectionSource, Error, ErrorKind, Guard, Lease, LeaseObserver,
+};
+
+use crate::database::Watchers;
+use crate::error::RouteError;
+use crate::node::NoConnection;
+use crate::plan::{Candidate, Plan, Proof, Refusal, plan, plan_write};
+use crate::proof::{self, Testimony, Unproved};
+use crate::request::{Consistency, Request};
+use crate::shared::Shared;
+use crate::view::{Reason, View};
+
+/// After so many refusals of one read only the primary is asked.
+const REFUSALS_BEFORE_PRIMARY: u32 = 2;
+/// "Cannot execute … in a read-only transaction": perhaps a node that changed its role.
+const READ_ONLY: &str = "25006";
+
+/// Sends transactions to the node that takes writes.
+pub(crate) struct Writes {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) _watchers: Arc<Watchers>,
+}
+
+/// Sends transactions to a node that can keep a promise.
+pub(crate) struct Reads {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) consistency: Consistency,
+    /// A factory or a session that outlives the handle is watched for as long as it lives.
+    pub(crate) _watchers: Arc<Watchers>,
+}
+
+impl ConnectionSource for Writes {
+    fn checkout<'a>(&'a self, request: Checkout<'a>) -> CheckoutFuture<'a> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            let node = plan_write(&shared.view()).map_err(refused)?;
+            let connection = shared.nodes[node].connection(request.place).await.inspect_err(|error| {
+                shared.nodes[node].tally.failed(error.to_string());
+                shared.look_at(node);
+            })?;
+            let lease = Lease::new(connection.into_inner()).with_token(shared.system_identifier);
+            Ok(lease.with_observer(Box::new(Ride::begin(shared, node, Kind::Write))))
+        })
+    }
+}
+
+impl ConnectionSource for Reads {
+    fn checkout<'a>(&'a self, request: Checkout<'a>) -> CheckoutFuture<'a> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            if let Consistency::BoundedStaleness(bound) = self.consistency
+                && shared.is_watched()
+                && shared.demand.asked(bound)
+            {
+                shared.look_at_all();
+            }
+            let mut wanted = Request::new(self.consistency);
+            if let Some(RouteError::Unproved { node, why, .. }) = request.refused.and_then(RouteError::behind) {
+                if let Unproved::Token(refusal) = why {
+                    // No other node will know better.
+                    return Err(refused(Refusal::Token(*refusal)));
+                }
+                wanted.avoid = Some(*node);
+            }
+            wanted.primary_only = request.attempt >= REFUSALS_BEFORE_PRIMARY;
+            let view = shared.view();
+            let plan = plan(&view, &wanted, Instant::now(), fastrand::u64(..)).map_err(refused)?;
+            self.carry_out(plan, &view, request.place).await
+        })
+    }
+}
+
+impl Reads {
+    /// Tries the candidates in turn.
+    async fn carry_out(
+        &self,
+        plan: Plan,
+        view: &View,
+        place: &'static Location<'static>,
+    ) -> Result<Lease, Error> {
+        let shared = &self.shared;
+        let Plan { candidates, mut passed_over } = plan;
+        let mut last = None;
+        for Candidate { node, proof } in candidates {
+            let parts = &shared.nodes[node];
+            let is_primary = view.primary == Some(node);
+            let taken = if is_primary {
+                parts.connection(place).await.map_err(NoConnection::Pool)
+            } else {
+                parts.connection_while(|| shared.answers(node), place).await
+            };
+            match taken {
+                Ok(connection) => {
+                    let passed_over = if is_primary { std::mem::take(&mut passed_over) } else { Vec::new() };
+                    let ride = Ride::begin(shared, node, Kind::Read { passed_over });
+                    let lease = Lease::new(connection.into_inner()).with_observer(Box::new(ride));
+                    return Ok(match proof {
+                        Proof::Nothing => lease,
+                        proof => lease.with_guard(guard(shared, node, proof)),
+                    });
+                }
+                Err(NoConnection::Pool(error)) if is_the_callers_to_know(&error) => return Err(error),
+                Err(NoConnection::Pool(error)) => {
+                    parts.tally.failed(error.to_string());
+                    shared.look_at(node);
+                    last = Some(error);
+                }
+                Err(NoConnection::NodeLeft) => {}
+            }
+            passed_over.push((node, Reason::NoConnection));
+        }
+        // Without an error every candidate left while we waited for it, and no primary is known.
+        Err(last.unwrap_or_else(|| {
+            refused(plan_write(view).err().unwrap_or(Refusal::NoPrimary(Vec::new())))
+        }))
+    }
+}
+
+/// A full or closed pool says nothing about the node.
+fn is_the_callers_to_know(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::PoolTimeout | ErrorKind::PoolClosed)
+}
+
+/// The statement by which a node proves that it keeps the promise, and the verdict on its answer.
+fn guard(shared: &Arc<Shared>, node: usize, proof: Proof) -> Guard {
+    let shared = Arc::clone(shared);
+    Guard::new(proof::STATEMENT, move |rows| {
+        let view = shared.view();
+        let proved = Testimony::read(rows)
+            .ok_or(Unproved::Unreadable)
+            .and_then(|testimony| testimony.proves(proof, &view, node, Instant::now()));
+        proved.map_err(|why| {
+            // A node that only trails is as it should be; any other answer is news about it.
+            if !matches!(why, Unproved::Behind { .. }) {
+                shared.look_at(node);
+            }
+            let name = shared.nodes[node].name.to_string();
+            route_error(RouteError::Unproved { node, name, why })
+        })
+    })
+}
+
+fn refused(refusal: Refusal) -> Error {
+    route_error(RouteError::Refused(refusal))
+}
+
+fn route_error(error: RouteError) -> Error {
+    let about_a_token = matches!(
+        &error,
+        RouteError::Refused(Refusal::Token(_)) | RouteError::Unproved { why: Unproved::Token(_), .. }
+    );
+    if about_a_token {
+        Error::from_source(ErrorKind::Token, "the read cannot honour its token", error)
+    } else {
+        Error::from_source(ErrorKind::Source, "no node could serve the transaction", error)
+    }
+}
+
+/// One lease, from its beginning to its end.
+struct Ride {
+    shared: Arc<Shared>,
+    node: usize,
+    kind: Kind,
+    refused: std::sync::atomic::AtomicBool,
+}
+
+enum Kind {
+    Read { passed_over: Vec<(usize, Reason)> },
+    Write,
+}
+
+impl Ride {
+    fn begin(shared: &Arc<Shared>, node: usize, kind: Kind) -> Self {
+        shared.nodes[node].load.began();
+        Self { shared: Arc::clone(shared), node, kind, refused: false.into() }
+    }
+}
+
+impl LeaseObserver for Ride {
+    fn answered(&self, round_trip: Duration) {
+        self.shared.nodes[self.node].load.answered(round_trip);
+    }
+
+    fn failed(&self, error: &Error) {
+        if matches!(RouteError::behind(error), Some(RouteError::Unproved { .. })) {
+            // Relaxed: read when the lease is dropped, by whoever holds it.
+            self.refused.store(true, std::sync::atomic::Ordering::Relaxed);
+            return;
+        }
+        let lost = !error.connection_is_good();
+        if lost {
+            self.shared.nodes[self.node].tally.failed(error.to_string());
+        }
+        if lost || (error.sqlstate() == Some(READ_ONLY) && matches!(self.kind, Kind::Write)) {
+            self.shared.look_at(self.node);
+        }
+    }
+}
+
+impl Drop for Ride {
+    fn drop(&mut self) {
+        let parts = &self.shared.nodes[self.node];
+        parts.load.ended();
+        match &self.kind {
+            _ if *self.refused.get_mut() => parts.tally.refused(),
+            Kind::Write => parts.tally.write(),
+            Kind::Read { passed_over } => {
+                parts.tally.read();
+                for (node, reason) in passed_over {
+                    self.shared.nodes[*node].tally.passed_over(*reason);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What people are shown: each node's role, lag, pool and counts.
+
+use std::fmt;
+use std::time::Duration;
+
+use pool_core::Status;
+
+use crate::lag::Lag;
+use crate::sample::Role;
+use crate::tally::Counts;
+use crate::view::Answers;
+
+/// A database's nodes at one moment. `Display` gives one line a node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DatabaseStatus {
+    /// In the order they were given, the configured primary first.
+    pub nodes: Vec<NodeStatus>,
+    /// The index of the node that takes writes.
+    pub primary: Option<usize>,
+    /// The cluster (PostgreSQL's `system_identifier`).
+    pub system_identifier: u64,
+    /// The timeline that the primary is on.
+    pub timeline: Option<u32>,
+}
+
+/// One node at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// Its part and its address.
+    pub name: String,
+    /// What it says it is.
+    pub role: Option<Role>,
+    /// Whether it answered when it was asked last.
+    pub answers: Answers,
+    /// The age of the data that it serves.
+    pub lag: Lag,
+    /// How many bytes of log it lacks, by the last looks at it and at the primary.
+    pub lag_bytes: Option<u64>,
+    /// Its pool.
+    pub pool: Status,
+    /// Transactions that are running on it for this database.
+    pub outstanding: u32,
+    /// The mean time to an answer.
+    pub latency: Duration,
+    /// What it was used for.
+    pub counts: Counts,
+    /// The last failure of a look or of a connection, however long ago.
+    pub last_error: Option<String>,
+}
+
+impl NodeStatus {
+    /// Whether it answered when it was asked last.
+    pub fn is_up(&self) -> bool {
+        self.answers == Answers::Yes
+    }
+}
+
+impl fmt::Display for DatabaseStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, node) in self.nodes.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            node.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for NodeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answers = match self.answers {
+            Answers::Yes => "up",
+            Answers::No => "down",
+            Answers::NotAsked => "not seen",
+        };
+        let role = match self.role {
+            Some(Role::Primary) => "primary",
+            Some(Role::Replica) => "replica",
+            None => "role unknown",
+        };
+        let Counts { reads, writes, refused, passed_over } = &self.counts;
+        write!(
+            f,
+            "{}: {answers}, {role}, {}; {reads} reads, {writes} writes, {refused} refused; {}",
+            self.name, self.lag, self.pool
+        )?;
+        for (reason, count) in passed_over {
+            write!(f, "; {count} reads went to the primary instead: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What [`Database::health`](crate::Database::health) found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HealthReport {
+    /// Whether writes can be made: the primary answered just now.
+    pub can_write: bool,
+    /// Whether a read with the default promise can be served.
+    pub can_read: bool,
+    /// Everything known, looked at just now.
+    pub status: DatabaseStatus,
+}
+
+impl HealthReport {
+    /// Whether every node answers and both reads and writes can be served.
+    pub fn is_whole(&self) -> bool {
+        self.can_write && self.can_read && self.status.nodes.iter().all(NodeStatus::is_up)
+    }
+}
+
+/// How [`Database::shutdown`](crate::Database::shutdown) ended, node by node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Each node's name and how its pool closed.
+    pub nodes: Vec<(String, pool_core::CloseReport)>,
+}
+
+impl ShutdownReport {
+    /// Whether everything came back and was closed.
+    pub fn is_clean(&self) -> bool {
+        self.nodes.iter().all(|(_, report)| report.is_clean())
+    }
+}
