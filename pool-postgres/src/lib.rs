@@ -1,1 +1,70 @@
-//! To be written.
+//! Engines, sessions and session factories for PostgreSQL, on tokio-postgres.
+//!
+//! An [`Engine`] is a database and its pool of connections. A [`SessionFactory`] makes [`Session`]s, one for
+//! each unit of work: they borrow a connection with their first statement, send `BEGIN` along with it, and
+//! give the connection back when the transaction ends.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use pool_postgres::{Committed, Engine, Error, SessionFactory};
+//!
+//! # async fn example() -> Result<(), Error> {
+//! let engine = Engine::builder("postgresql://user:pass@localhost/db")
+//!     .pool_size(5)
+//!     .max_overflow(10)
+//!     .pool_timeout(Duration::from_secs(30))
+//!     .build()?;
+//! let n = engine.execute("VACUUM users", &[]).await?; // One statement, autocommit, one round trip.
+//!
+//! let sessions = SessionFactory::new(engine.clone());
+//! let mut session = sessions.session(); // Borrows nothing until the first statement.
+//! let id = 7_i64;
+//! let rows = session.query("SELECT name FROM users WHERE id = $1", &[&id]).await?;
+//! let done: Committed = session.commit().await?;
+//!
+//! let id = sessions
+//!     .begin::<Error, _>(async |s| {
+//!         let row = s.query_one("INSERT INTO users (name) VALUES ($1) RETURNING id", &[&"Ada"]).await?;
+//!         Ok(row.get::<_, i64>(0))
+//!     })
+//!     .await?; // Commits on Ok, rolls back on Err, panic or drop.
+//! # let _ = (n, rows, done, id); Ok(()) }
+//! ```
+//!
+//! # What to rely on
+//! - A future may be dropped at any await. Whatever it had sent, the connection's next borrower finds it
+//!   clean.
+//! - `commit` succeeds only if the transaction is known to have committed; see [`ErrorKind`] for the rest.
+//! - Nothing is sent twice that may have happened.
+
+mod address;
+mod backend;
+mod cancel;
+mod committed;
+mod connection;
+mod engine;
+mod error;
+mod factory;
+mod session;
+mod source;
+mod stream;
+mod tls;
+mod token;
+mod wire;
+
+pub use committed::{Committed, Durability};
+pub use engine::{Connection, Engine, EngineBuilder};
+pub use factory::SessionFactory;
+pub use pool_core::{CloseReport, Holder, PrePing, Status, TimeSource};
+pub use session::{IsolationLevel, Savepoint, Session, SessionOptions, UnknownIsolationLevel};
+pub use source::{
+    Checkout, CheckoutFuture, ConnectionSource, Guard, GuardRows, Lease, LeaseObserver,
+};
+pub use stream::RowStream;
+pub use token::{CommitToken, Strength, TokenError};
+pub use tokio_postgres::{Row, types};
+
+pub use address::{EngineOptions, SslMode};
+pub use backend::PgBackend;
+pub use connection::PgConnection;
+pub use error::{Error, ErrorKind};

@@ -1,0 +1,233 @@
+//! The engine: a pool of connections to one database, and single statements on them.
+
+mod builder;
+
+use std::fmt;
+use std::panic::Location;
+
+use futures_util::TryStreamExt;
+use pool_core::{CloseReport, OwnedPooledConnection, Pool, PooledConnection, Status};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, RowStream};
+
+use crate::address::EngineOptions;
+use crate::backend::PgBackend;
+use crate::error::Error;
+use crate::session::{affected, at_most_one, exactly_one, is_stale};
+use crate::source::{Checkout, CheckoutFuture, ConnectionSource, Lease};
+
+pub use builder::EngineBuilder;
+
+/// A bare connection out of an engine's pool; made by [`Engine::connect`].
+pub type Connection = OwnedPooledConnection<PgBackend>;
+
+/// A database and the pool of connections to it.
+///
+/// Cheap to clone; all clones are the same engine. Make one per database when the service starts.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use pool_postgres::{Engine, Error};
+///
+/// # async fn example() -> Result<(), Error> {
+/// let engine = Engine::builder("postgresql://app:secret@localhost/shop")
+///     .pool_size(5)
+///     .max_overflow(10)
+///     .pool_timeout(Duration::from_secs(30))
+///     .build()?; // Checks the settings, opens nothing.
+/// let row = engine.query_one("SELECT count(*) FROM orders", &[]).await?;
+/// println!("{} orders; {}", row.get::<_, i64>(0), engine.status());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    pool: Pool<PgBackend>,
+}
+
+impl Engine {
+    /// Starts from a URL (or from `key=value` pairs, as libpq takes them). Mistakes in it come up in
+    /// [`EngineBuilder::build`].
+    pub fn builder(url: impl AsRef<str>) -> EngineBuilder {
+        EngineBuilder::new(url.as_ref().parse())
+    }
+
+    /// Starts from typed options.
+    pub fn from_options(options: EngineOptions) -> EngineBuilder {
+        EngineBuilder::new(Ok(options))
+    }
+
+    /// Runs one statement by itself and collects its rows.
+    ///
+    /// No `BEGIN`, one round trip where the statement is prepared already. Anything that a statement needs
+    /// from an earlier one belongs into a [`Session`](crate::Session).
+    ///
+    /// # Cancel safety
+    /// Dropped before a connection is there, nothing has happened. Dropped later, the statement may or may
+    /// not have run; the connection is cleaned or closed before anybody else gets it.
+    ///
+    /// # Errors
+    /// The pool's, the server's or the parameters'; see [`ErrorKind`](crate::ErrorKind). What was lost after the statement was
+    /// sent is not sent again, because it may have run.
+    #[track_caller]
+    pub fn query(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send {
+        let place = Location::caller();
+        self.run(place, sql, params, |rows| rows.try_collect())
+    }
+
+    /// Runs one statement that gives exactly one row. As [`query`](Self::query).
+    ///
+    /// # Errors
+    /// Also [`ErrorKind::RowCount`](crate::ErrorKind::RowCount) for no row or several; the statement has run.
+    #[track_caller]
+    pub fn query_one(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Row, Error>> + Send {
+        let rows = self.query(sql, params);
+        async { exactly_one(rows.await?) }
+    }
+
+    /// Runs one statement that gives one row or none. As [`query`](Self::query).
+    ///
+    /// # Errors
+    /// Also [`ErrorKind::RowCount`](crate::ErrorKind::RowCount) for several rows; the statement has run.
+    #[track_caller]
+    pub fn query_opt(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Option<Row>, Error>> + Send {
+        let rows = self.query(sql, params);
+        async { at_most_one(rows.await?) }
+    }
+
+    /// Runs one statement and tells how many rows it affected. As [`query`](Self::query).
+    #[track_caller]
+    pub fn execute(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        let place = Location::caller();
+        self.run(place, sql, params, affected)
+    }
+
+    /// Checks out a bare connection, for what sessions don't cover: `COPY`, notifications, the driver's own
+    /// transactions.
+    ///
+    /// It dereferences to [`PgConnection`](crate::PgConnection), whose `client` and `client_mut` give the
+    /// driver's client; using them counts as touching the connection, which is then checked at its return.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point.
+    ///
+    /// # Errors
+    /// The pool's.
+    #[track_caller]
+    pub fn connect(&self) -> impl Future<Output = Result<Connection, Error>> + Send {
+        let connection = self.pool.get_owned_at(Location::caller());
+        async { Ok(connection.await?) }
+    }
+
+    /// Asks the server whether it answers, on a connection out of the pool.
+    ///
+    /// # Errors
+    /// The pool's or the connection's.
+    #[track_caller]
+    pub fn ping(&self) -> impl Future<Output = Result<(), Error>> + Send {
+        let place = Location::caller();
+        async move {
+            let mut connection = self.pool.get_at(place).await?;
+            let answer = connection.driver().simple_query("").await;
+            answer.map(|_| ()).map_err(|error| noted(&mut connection, Error::from(error)))
+        }
+    }
+
+    /// The pool's numbers at this moment.
+    pub fn status(&self) -> Status {
+        self.pool.status()
+    }
+
+    /// The pool itself.
+    pub fn pool(&self) -> &Pool<PgBackend> {
+        &self.pool
+    }
+
+    /// Has every connection replaced: idle ones are closed now, those in use when they come back.
+    pub fn dispose(&self) {
+        self.pool.invalidate_all();
+    }
+
+    /// Refuses newcomers, waits for what is checked out (up to
+    /// [`close_deadline`](EngineBuilder::close_deadline)), closes all, and reports who still held what.
+    pub fn close(&self) -> impl Future<Output = CloseReport> + Send {
+        self.pool.close()
+    }
+
+    async fn run<T, F>(
+        &self,
+        place: &'static Location<'static>,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        read: impl FnOnce(RowStream) -> F + Send,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
+    {
+        let mut connection = self.pool.get_at(place).await?;
+        let mut tried = false;
+        let rows = loop {
+            let statement = match connection.cached(sql) {
+                Some(statement) => statement,
+                None => match connection.prepare(sql).await {
+                    Ok(statement) => statement,
+                    // Nothing was executed yet, so another connection may take over.
+                    Err(error) if !error.connection_is_good() && !tried => {
+                        tried = true;
+                        noted(&mut connection, error);
+                        connection = self.pool.get_at(place).await?;
+                        continue;
+                    }
+                    Err(error) => return Err(noted(&mut connection, error)),
+                },
+            };
+            let driver = connection.driver();
+            match driver.query_raw(&statement, params.iter().copied()).await.map_err(Error::from) {
+                Ok(rows) => break rows,
+                // Refused before it ran: prepare it anew.
+                Err(error) if is_stale(&error) && !tried => {
+                    tried = true;
+                    connection.forget(sql);
+                }
+                Err(error) => return Err(noted(&mut connection, error)),
+            }
+        };
+        read(rows).await.map_err(|error| noted(&mut connection, Error::from(error)))
+    }
+}
+
+/// Tells the pool of an error that may say something about other connections.
+fn noted(connection: &mut PooledConnection<'_, PgBackend>, error: Error) -> Error {
+    if !error.connection_is_good() {
+        connection.report(&error);
+    }
+    error
+}
+
+impl ConnectionSource for Engine {
+    fn checkout<'a>(&'a self, request: Checkout<'a>) -> CheckoutFuture<'a> {
+        let connection = self.pool.get_owned_at(request.place);
+        Box::pin(async { Ok(Lease::new(connection.await?)) })
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("pool", &self.pool.status()).finish_non_exhaustive()
+    }
+}

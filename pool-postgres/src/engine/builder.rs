@@ -1,0 +1,165 @@
+//! An engine's settings: the URL's, and the calls that override them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pool_core::{Pool, PrePing, TimeSource};
+
+use super::Engine;
+use crate::address::{EngineOptions, SslMode};
+use crate::backend::PgBackend;
+use crate::error::{Error, ErrorKind};
+
+type PoolBuilder = pool_core::Builder<PgBackend>;
+type Tune = Arc<dyn Fn(PoolBuilder) -> PoolBuilder + Send + Sync>;
+
+/// Builds an [`Engine`]; made by [`Engine::builder`] and [`Engine::from_options`].
+///
+/// What is set by a call overrides what the URL's query says. `Clone`, so that an engine like an earlier one
+/// can be built from the same settings.
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct EngineBuilder {
+    /// The options, or the mistake that `build` reports.
+    options: Result<EngineOptions, Arc<Error>>,
+    tune: Vec<Tune>,
+}
+
+impl EngineBuilder {
+    pub(super) fn new(options: Result<EngineOptions, Error>) -> Self {
+        Self { options: options.map_err(Arc::new), tune: Vec::new() }
+    }
+
+    fn tune(mut self, change: impl Fn(PoolBuilder) -> PoolBuilder + Send + Sync + 'static) -> Self {
+        self.tune.push(Arc::new(change));
+        self
+    }
+
+    fn option(mut self, change: impl FnOnce(EngineOptions) -> EngineOptions) -> Self {
+        self.options = self.options.map(change);
+        self
+    }
+
+    /// How many connections the pool keeps. Default 5; see [`pool_core::Builder::pool_size`].
+    pub fn pool_size(self, connections: usize) -> Self {
+        self.tune(move |pool| pool.pool_size(connections))
+    }
+
+    /// How many connections may exist beyond `pool_size`; `None` for no limit of its own. Default 10; see
+    /// [`pool_core::Builder::max_overflow`].
+    pub fn max_overflow(self, connections: impl Into<Option<usize>>) -> Self {
+        let connections = connections.into();
+        self.tune(move |pool| pool.max_overflow(connections))
+    }
+
+    /// How long a caller waits for a connection; `None` for ever, zero not at all. Default 30 seconds; see
+    /// [`pool_core::Builder::pool_timeout`].
+    pub fn pool_timeout(self, limit: impl Into<Option<Duration>>) -> Self {
+        let limit = limit.into();
+        self.tune(move |pool| pool.pool_timeout(limit))
+    }
+
+    /// The age after which a connection is replaced. Default `None`; see [`pool_core::Builder::recycle`].
+    pub fn recycle(self, age: impl Into<Option<Duration>>) -> Self {
+        let age = age.into();
+        self.tune(move |pool| pool.recycle(age))
+    }
+
+    /// When a connection is pinged before it is handed out. Default: when it was idle for 30 seconds; see
+    /// [`pool_core::Builder::pre_ping`].
+    pub fn pre_ping(self, policy: PrePing) -> Self {
+        self.tune(move |pool| pool.pre_ping(policy))
+    }
+
+    /// How long opening one connection may take. Default 5 seconds; zero is refused.
+    pub fn connect_timeout(self, limit: Duration) -> Self {
+        self.tune(move |pool| pool.connect_timeout(limit))
+    }
+
+    /// How many connections may be opening at the same time. Default 4; see
+    /// [`pool_core::Builder::max_connecting`].
+    pub fn max_connecting(self, connections: usize) -> Self {
+        self.tune(move |pool| pool.max_connecting(connections))
+    }
+
+    /// How long a ping may take. Default 2 seconds; see [`pool_core::Builder::ping_timeout`].
+    pub fn ping_timeout(self, limit: Duration) -> Self {
+        self.tune(move |pool| pool.ping_timeout(limit))
+    }
+
+    /// How long cleaning a connection after its return may take. Default 5 seconds; see
+    /// [`pool_core::Builder::reset_timeout`].
+    pub fn reset_timeout(self, limit: Duration) -> Self {
+        self.tune(move |pool| pool.reset_timeout(limit))
+    }
+
+    /// How long closing one connection may take. Default 5 seconds; see
+    /// [`pool_core::Builder::close_timeout`].
+    pub fn close_timeout(self, limit: Duration) -> Self {
+        self.tune(move |pool| pool.close_timeout(limit))
+    }
+
+    /// How long [`Engine::close`] waits for what is checked out. Default 30 seconds; see
+    /// [`pool_core::Builder::close_deadline`].
+    pub fn close_deadline(self, limit: Duration) -> Self {
+        self.tune(move |pool| pool.close_deadline(limit))
+    }
+
+    /// After how many failed attempts to connect in a row the pool counts as down. Default 3; see
+    /// [`pool_core::Builder::down_after`].
+    pub fn down_after(self, failures: u32) -> Self {
+        self.tune(move |pool| pool.down_after(failures))
+    }
+
+    /// The shortest and the longest pause between failed attempts to connect. Default 50 ms and 2 seconds;
+    /// see [`pool_core::Builder::backoff`].
+    pub fn backoff(self, shortest: Duration, longest: Duration) -> Self {
+        self.tune(move |pool| pool.backoff(shortest, longest))
+    }
+
+    /// Where the pool reads the time. Default [`TimeSource::Coarse`].
+    pub fn time_source(self, source: TimeSource) -> Self {
+        self.tune(move |pool| pool.time_source(source))
+    }
+
+    /// The name that the server shows for these connections in `pg_stat_activity`.
+    pub fn application_name(self, name: impl Into<String>) -> Self {
+        self.option(|options| options.application_name(name))
+    }
+
+    /// Whether the connection is encrypted and the server's certificate checked. Default as libpq: `prefer`.
+    pub fn sslmode(self, mode: SslMode) -> Self {
+        self.option(|options| options.sslmode(mode))
+    }
+
+    /// The file with the certificates that the server's is checked against.
+    pub fn sslrootcert(self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.option(|options| options.sslrootcert(file))
+    }
+
+    /// The password, where it is not in the URL. Never shown.
+    pub fn password(self, password: impl Into<String>) -> Self {
+        self.option(|options| options.password(password))
+    }
+
+    /// Checks the settings and makes the engine; opens nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Url`] and [`ErrorKind::Config`], naming the setting and the remedy.
+    pub fn build(self) -> Result<Engine, Error> {
+        let options = self.options.map_err(|error| Error::clone(&error))?;
+        let pool = options.pool_settings().apply(Pool::builder(PgBackend::new(options)?));
+        let pool = self.tune.iter().fold(pool, |pool, change| change(pool));
+        let pool = pool
+            .build()
+            .map_err(|error| Error::from_source(ErrorKind::Config, "the pool's settings don't work", error))?;
+        Ok(Engine { pool })
+    }
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder").field("options", &self.options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,386 @@
+//! What a session sends, and what it sends together.
+//!
+//! The first statement of a transaction travels with everything that has to precede it: the source's guard,
+//! `BEGIN`, the savepoints opened so far. All are queued before any answer is awaited, and their answers
+//! are read side by side, so it is one round trip where the statement is prepared already and two where it
+//! is not.
+
+use std::panic::Location;
+use std::time::Instant;
+
+use futures_util::future::join3;
+use futures_util::{StreamExt, TryStreamExt};
+use tokio_postgres::{Client, RowStream, SimpleQueryMessage, Statement};
+
+use super::state::{Failure, Level, Open, State};
+use super::{Params, Session};
+use crate::connection::PgConnection;
+use crate::error::{Error, ErrorKind};
+use crate::source::{Checkout, Guard, GuardRows};
+use crate::wire::TransactionStatus;
+
+/// How many leases of one transaction a source may have refused.
+const MOST_ATTEMPTS: u32 = 8;
+
+/// Why a flight did not arrive.
+enum Setback {
+    /// The connection was dead before it answered anything of the transaction.
+    Dead(Error),
+    /// The guard's verdict.
+    Refused(Error),
+    /// The connection's prepared statement has gone stale and was forgotten; nothing was done.
+    Stale(Error),
+    /// The statement's own failure.
+    Failed(Error),
+}
+
+impl Session {
+    /// Sends a statement, with what has to precede it, and returns once its rows begin to come.
+    ///
+    /// `in_flight` stands until `answered` or `stream_abandoned` is called.
+    pub(super) async fn start(
+        &mut self,
+        place: &'static Location<'static>,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<RowStream, Error> {
+        let read_only = self.options.read_only;
+        let mut attempt = 0;
+        let mut refused: Option<Error> = None;
+        let mut died = false;
+        loop {
+            let request = Checkout { place, read_only, attempt, refused: refused.as_ref() };
+            let preamble = self.prepare_flight(request).await?;
+            let Some(open) = self.open() else {
+                return Err(Error::new(ErrorKind::Usage, "the session has no connection"));
+            };
+            let first = !open.begun;
+            open.in_flight = true;
+            let setback = match open.fly(preamble.as_deref(), sql, params).await {
+                Ok(rows) => {
+                    open.begun |= preamble.is_some();
+                    self.savepoints.iter_mut().for_each(|level| level.sent = true);
+                    return Ok(rows);
+                }
+                Err(setback) => setback,
+            };
+            attempt += 1;
+            let again = first && attempt < MOST_ATTEMPTS;
+            let error = match setback {
+                Setback::Dead(error) | Setback::Stale(error) if again && !died => {
+                    died = true;
+                    error
+                }
+                Setback::Refused(error) if again => error,
+                Setback::Dead(error)
+                | Setback::Refused(error)
+                | Setback::Stale(error) => {
+                    if first {
+                        // Nothing of the transaction was shown to anybody: there is nothing to roll back.
+                        self.discard(&error);
+                        return Err(error);
+                    }
+                    return Err(self.failure(error));
+                }
+                Setback::Failed(error) => return Err(self.failure(error)),
+            };
+            self.discard(&error);
+            refused = Some(error);
+        }
+    }
+
+    /// Sends several statements as one simple query.
+    pub(super) async fn run_batch(
+        &mut self,
+        place: &'static Location<'static>,
+        sql: &str,
+    ) -> Result<(), Error> {
+        let read_only = self.options.read_only;
+        let mut attempt = 0;
+        let mut refused: Option<Error> = None;
+        loop {
+            let request = Checkout { place, read_only, attempt, refused: refused.as_ref() };
+            let preamble = self.prepare_flight(request).await?;
+            let Some(open) = self.open() else {
+                return Err(Error::new(ErrorKind::Usage, "the session has no connection"));
+            };
+            open.in_flight = true;
+            // A batch may have effects that no rollback undoes, so the guard is heard first.
+            if let Some(guard) = open.lease.guard.take()
+                && let Err(error) = hear(&open.lease.connection, guard).await
+            {
+                self.discard(&error);
+                attempt += 1;
+                if attempt >= MOST_ATTEMPTS || !error.connection_is_good() {
+                    return Err(error);
+                }
+                refused = Some(error);
+                continue;
+            }
+            let driver = open.lease.connection.driver();
+            let before = simple(driver, preamble.as_deref());
+            let (before, batch) = futures_util::join!(before, simple(driver, Some(sql)));
+            open.begun |= preamble.is_some() && before.is_ok();
+            self.savepoints.iter_mut().for_each(|level| level.sent = true);
+            return match before.and(batch) {
+                Ok(_) => self.answered(Ok(())),
+                Err(error) => Err(self.failure(error)),
+            };
+        }
+    }
+
+    /// Borrows a connection if there is none, and tells what has to precede the next statement.
+    async fn prepare_flight(&mut self, request: Checkout<'_>) -> Result<Option<String>, Error> {
+        match &self.state {
+            State::Lost(failure) => return Err(failure.explain()),
+            State::Open(open) => {
+                if let Some(refusal) = open.refusal() {
+                    return Err(refusal);
+                }
+            }
+            State::Idle => {
+                let lease = self.source.checkout(request).await?;
+                self.state = State::Open(Open::new(lease));
+            }
+        }
+        let alone = self.options.autocommit && !self.options.read_only;
+        if alone && !self.savepoints.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "a savepoint needs a transaction, and this session is in autocommit mode",
+            ));
+        }
+        let begun = matches!(&self.state, State::Open(open) if open.begun);
+        let mut preamble = String::new();
+        if !begun && !alone {
+            preamble.push_str(self.options.begin());
+        }
+        for Level { number, .. } in self.savepoints.iter().filter(|level| !level.sent) {
+            if !preamble.is_empty() {
+                preamble.push(';');
+            }
+            preamble.push_str(&format!("SAVEPOINT sp_{number}"));
+        }
+        Ok((!preamble.is_empty()).then_some(preamble))
+    }
+
+    pub(super) fn open(&mut self) -> Option<&mut Open> {
+        match &mut self.state {
+            State::Open(open) => Some(open),
+            State::Idle | State::Lost(_) => None,
+        }
+    }
+
+    /// Gives back a connection on which nothing happened that anybody was shown.
+    fn discard(&mut self, error: &Error) {
+        if let State::Open(mut open) = std::mem::replace(&mut self.state, State::Idle) {
+            open.lease.failed(error);
+        }
+        self.savepoints.iter_mut().for_each(|level| level.sent = false);
+    }
+
+    /// Takes note of a statement's end.
+    pub(crate) fn answered<T>(
+        &mut self,
+        result: Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Error> {
+        let value = result.map_err(|error| self.failure(Error::from(error)))?;
+        let autocommit = self.options.autocommit;
+        let Some(open) = self.open() else { return Ok(value) };
+        open.in_flight = false;
+        if autocommit {
+            self.end_quietly();
+        } else if open.begun && open.lease.connection.wire().transaction() == TransactionStatus::Idle {
+            self.end_quietly();
+            self.savepoints.clear();
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "the statement ended the transaction by itself; what came before it has been committed or \
+                 rolled back as it said: use the session's commit and rollback instead",
+            ));
+        }
+        Ok(value)
+    }
+
+    /// Takes note of a statement's failure and passes it on.
+    pub(super) fn failure(&mut self, error: Error) -> Error {
+        let autocommit = self.options.autocommit;
+        let Some(open) = self.open() else { return error };
+        open.in_flight = false;
+        open.lease.failed(&error);
+        if autocommit {
+            self.state = State::Idle;
+        } else if !error.connection_is_good() {
+            self.state = State::Lost(Failure::of(&error));
+        } else if error.sqlstate().is_some() {
+            open.begun = true;
+            open.failed.get_or_insert_with(|| Failure::of(&error));
+        }
+        error
+    }
+
+    /// Takes note that a row stream was dropped with rows unread.
+    pub(crate) fn stream_abandoned(&mut self) {
+        if let Some(open) = self.open() {
+            open.in_flight = false;
+        }
+        if self.options.autocommit {
+            self.end_quietly();
+        }
+    }
+}
+
+impl Open {
+    /// Sends guard, preamble and statement together; returns once the statement's rows begin to come.
+    async fn fly(
+        &mut self,
+        preamble: Option<&str>,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<RowStream, Setback> {
+        let sent = self.lease.observer.is_some().then(Instant::now);
+        let guard = self.lease.guard.take();
+        let connection: &PgConnection = &self.lease.connection;
+        // Outside a transaction nothing can be taken back, so the guard is heard first.
+        let guard = match guard {
+            Some(guard) if preamble.is_none() => {
+                hear(connection, guard).await.map_err(Setback::Refused)?;
+                None
+            }
+            other => other,
+        };
+        let cached = connection.cached(sql);
+        let rows = if guard.is_none() && preamble.is_none() {
+            match cached {
+                Some(statement) => connection.driver().query_raw(&statement, params.iter().copied()).await,
+                None => {
+                    // Nothing is executed yet: a connection that is found dead here is dead before all.
+                    let statement = connection.prepare(sql).await.map_err(|error| {
+                        if error.connection_is_good() { Setback::Failed(error) } else { Setback::Dead(error) }
+                    })?;
+                    connection.driver().query_raw(&statement, params.iter().copied()).await
+                }
+            }
+        } else {
+            let verdict = take_off(connection, guard, preamble, cached, sql, params).await?;
+            match verdict {
+                Begun::Rows(rows) => rows,
+                Begun::Prepared(statement) => {
+                    connection.driver().query_raw(&statement, params.iter().copied()).await
+                }
+            }
+        };
+        match rows {
+            Ok(rows) => {
+                if let Some(sent) = sent {
+                    self.lease.answered(sent.elapsed());
+                }
+                Ok(rows)
+            }
+            Err(error) => {
+                let error = Error::from(error);
+                if is_stale(&error) {
+                    connection.forget(sql);
+                    return Err(Setback::Stale(error));
+                }
+                Err(Setback::Failed(error))
+            }
+        }
+    }
+}
+
+/// What the first flight of a transaction brought.
+enum Begun {
+    Rows(Result<RowStream, tokio_postgres::Error>),
+    Prepared(Statement),
+}
+
+/// Sends the guard, then the preamble, then the statement (or its preparation), and reads all answers.
+async fn take_off(
+    connection: &PgConnection,
+    guard: Option<Guard>,
+    preamble: Option<&str>,
+    cached: Option<Statement>,
+    sql: &str,
+    params: Params<'_>,
+) -> Result<Begun, Setback> {
+    let driver = connection.driver();
+    let statement = async {
+        match cached {
+            Some(statement) => {
+                Ok(Begun::Rows(driver.query_raw(&statement, params.iter().copied()).await))
+            }
+            None => connection.prepare(sql).await.map(Begun::Prepared),
+        }
+    };
+    let guard_sql = guard.as_ref().map(|guard| guard.sql.clone());
+    let (guarded, begun, statement) =
+        join3(simple(driver, guard_sql.as_deref()), simple(driver, preamble), statement).await;
+    if let Some(guard) = guard {
+        match guarded {
+            Ok(messages) => (guard.verify)(&text_rows(messages)).map_err(Setback::Refused)?,
+            Err(error) if error.connection_is_good() => return Err(Setback::Refused(error)),
+            Err(error) => return Err(Setback::Dead(error)),
+        }
+    }
+    if let Err(error) = begun {
+        if !error.connection_is_good() {
+            return Err(Setback::Dead(error));
+        }
+        // Without its BEGIN the statement behind it ran by itself.
+        return Err(Setback::Failed(match statement {
+            Ok(Begun::Rows(Ok(_))) => Error::from_source(
+                ErrorKind::OutcomeUnknown,
+                "the transaction could not be begun, and the statement that was sent with it ran outside",
+                error,
+            ),
+            _ => error,
+        }));
+    }
+    statement.map_err(Setback::Failed)
+}
+
+/// Sends a guard alone and hears its verdict.
+async fn hear(connection: &PgConnection, guard: Guard) -> Result<(), Error> {
+    let messages = simple(connection.driver(), Some(&guard.sql)).await?;
+    (guard.verify)(&text_rows(messages))
+}
+
+/// Sends a simple query, queued at the first poll, and reads its answers; `None` sends nothing.
+pub(super) async fn simple(
+    driver: &Client,
+    sql: Option<&str>,
+) -> Result<Vec<SimpleQueryMessage>, Error> {
+    let Some(sql) = sql else { return Ok(Vec::new()) };
+    let messages = driver.simple_query_raw(sql).await.map_err(Error::from)?;
+    messages.try_collect().await.map_err(Error::from)
+}
+
+/// Reads a statement to its end and tells how many rows it affected.
+pub(crate) async fn affected(rows: RowStream) -> Result<u64, tokio_postgres::Error> {
+    let mut rows = std::pin::pin!(rows);
+    while let Some(row) = rows.next().await {
+        row?;
+    }
+    Ok(rows.rows_affected().unwrap_or(0))
+}
+
+/// The rows of simple query messages, as text.
+fn text_rows(messages: Vec<SimpleQueryMessage>) -> GuardRows {
+    let row = |message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+        }
+        _ => None,
+    };
+    messages.into_iter().filter_map(row).collect()
+}
+
+/// Whether the error says that a prepared statement no longer fits its tables, or is gone.
+pub(crate) fn is_stale(error: &Error) -> bool {
+    match error.sqlstate() {
+        Some("26000") => true,
+        Some("0A000") => error.to_string().contains("cached plan must not change result type"),
+        _ => false,
+    }
+}

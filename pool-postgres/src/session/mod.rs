@@ -1,0 +1,373 @@
+//! Sessions: one task's unit of work.
+//!
+//! A session borrows a connection with its first statement and gives it back at the end of each
+//! transaction. The files here: `options` (how a transaction begins), `state` (what is known of the one that
+//! runs), `flight` (what is sent together), `finish` (commit and rollback), `savepoint`.
+//!
+//! # What always holds
+//! A transaction never changes its connection. Whatever was sent and not yet answered is marked before it
+//! is sent (`Open::in_flight`) and cleared by the answer, so a future that is dropped half-way leaves the
+//! mark standing; such a transaction can only be rolled back. A connection that goes back is judged by the
+//! backend from what went over the wire, never from what a session believes.
+
+mod finish;
+mod flight;
+mod options;
+mod savepoint;
+mod state;
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::committed::Committed;
+use crate::error::{Error, ErrorKind};
+use crate::source::ConnectionSource;
+use crate::stream::RowStream;
+
+pub(crate) use flight::{affected, is_stale};
+pub use options::{IsolationLevel, SessionOptions, UnknownIsolationLevel};
+pub use savepoint::Savepoint;
+use state::{Level, State};
+
+/// One task's unit of work: statements in a transaction, on a connection borrowed for as long as it lasts.
+///
+/// A session borrows nothing until its first statement; `BEGIN` travels with that statement. After
+/// [`commit`](Self::commit), [`rollback`](Self::rollback) or [`close`](Self::close) the connection is back
+/// in the pool and the next statement begins a new transaction. Dropping the session rolls back (a
+/// read-only transaction without error ends with `COMMIT`, which has the same effect and raises no
+/// alert) and returns the connection, without waiting.
+///
+/// After an error from the server the transaction takes no more statements until it is rolled back;
+/// recover from expected errors with a savepoint ([`nested`](Self::nested)).
+///
+/// ```no_run
+/// use pool_postgres::{Error, Session, SessionFactory};
+///
+/// /// Serves a request, a savepoint and a script alike.
+/// async fn rename(s: &mut Session, id: i64, name: &str) -> Result<bool, Error> {
+///     Ok(s.execute("UPDATE users SET name = $2 WHERE id = $1", &[&id, &name]).await? == 1)
+/// }
+///
+/// # async fn example(sessions: SessionFactory) -> Result<(), Error> {
+/// let mut session = sessions.session();
+/// if rename(&mut session, 7, "Ada").await? {
+///     let _token = session.commit().await?.token;
+/// }
+/// # Ok(()) }
+/// ```
+#[must_use = "a session that is dropped rolls back"]
+pub struct Session {
+    source: Arc<dyn ConnectionSource>,
+    options: SessionOptions,
+    /// Whether `SessionFactory::begin` ends the transaction.
+    managed: bool,
+    state: State,
+    /// The savepoints that are open, outermost first. Not all need be known to the server yet.
+    savepoints: Vec<Level>,
+    /// How many savepoints this transaction has had: they are never named alike.
+    named: u32,
+}
+
+type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+impl Session {
+    /// A session on any source. [`SessionFactory`](crate::SessionFactory) makes them from settings kept in
+    /// one place.
+    pub fn new(source: Arc<dyn ConnectionSource>, options: SessionOptions) -> Self {
+        let (state, savepoints) = (State::Idle, Vec::new());
+        Self { source, options, managed: false, state, savepoints, named: 0 }
+    }
+
+    /// Runs a statement and collects its rows.
+    ///
+    /// Prepared once per connection. The first statement of a transaction that meets a connection which
+    /// died before it answered is sent again on another, once.
+    ///
+    /// # Cancel safety
+    /// Dropped before a connection is there, nothing has happened. Dropped later, the statement may or may
+    /// not have run: the transaction can only be rolled back, and the connection is cleaned or closed
+    /// before anybody else gets it.
+    ///
+    /// # Errors
+    /// The pool's, the server's or the parameters'; see [`ErrorKind`].
+    #[track_caller]
+    pub fn query(
+        &mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send {
+        self.collect(Location::caller(), sql, params)
+    }
+
+    /// Runs a statement that gives exactly one row.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
+    ///
+    /// # Errors
+    /// Those of [`query`](Self::query), and [`ErrorKind::RowCount`] for no row or several, which leaves the
+    /// transaction usable.
+    #[track_caller]
+    pub fn query_one(
+        &mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Row, Error>> + Send {
+        let place = Location::caller();
+        async move { exactly_one(self.collect(place, sql, params).await?) }
+    }
+
+    /// Runs a statement that gives one row or none.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
+    ///
+    /// # Errors
+    /// Those of [`query`](Self::query), and [`ErrorKind::RowCount`] for several rows, which leaves the
+    /// transaction usable.
+    #[track_caller]
+    pub fn query_opt(
+        &mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Option<Row>, Error>> + Send {
+        let place = Location::caller();
+        async move { at_most_one(self.collect(place, sql, params).await?) }
+    }
+
+    /// Runs a statement and tells how many rows it affected; rows that it gives are thrown away.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    #[track_caller]
+    pub fn execute(
+        &mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        let place = Location::caller();
+        async move {
+            let rows = self.start(place, sql, params).await?;
+            let affected = flight::affected(rows).await;
+            self.answered(affected)
+        }
+    }
+
+    /// Runs a statement and gives its rows as they arrive.
+    ///
+    /// The stream holds the session until it is dropped. Dropped half-way, the session goes on; its next
+    /// statement waits until the remaining rows have passed.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query), for the future and for the stream's first row.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query); what fails later comes in the stream's place of a row.
+    #[track_caller]
+    pub fn query_stream(
+        &mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<RowStream<'_>, Error>> + Send {
+        let place = Location::caller();
+        async move {
+            let rows = self.start(place, sql, params).await?;
+            Ok(RowStream::new(self, rows))
+        }
+    }
+
+    /// Runs several statements, separated by semicolons, inside the transaction. They take no parameters,
+    /// and their rows are thrown away.
+    ///
+    /// A batch is never sent again by itself, whatever it meets.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    #[track_caller]
+    pub fn batch(&mut self, sql: &str) -> impl Future<Output = Result<(), Error>> + Send {
+        self.run_batch(Location::caller(), sql)
+    }
+
+    /// Opens a savepoint: what happens until it ends can be rolled back by itself.
+    ///
+    /// Sends nothing: the savepoint travels with the first statement inside it. The guard dereferences to
+    /// the session, so helpers take it as `&mut Session`; dropped, it rolls back to the savepoint.
+    ///
+    /// ```no_run
+    /// # use pool_postgres::{Error, Session};
+    /// # async fn example(session: &mut Session) -> Result<(), Error> {
+    /// let mut attempt = session.begin_nested();
+    /// match attempt.execute("INSERT INTO names VALUES ('Ada')", &[]).await {
+    ///     Ok(_) => attempt.commit().await?,
+    ///     Err(_) => attempt.rollback().await?, // The transaction goes on.
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn begin_nested(&mut self) -> Savepoint<'_> {
+        Savepoint::open(self)
+    }
+
+    /// Runs `work` in a savepoint: keeps what it did on `Ok`, rolls it back on `Err` and passes the error on.
+    ///
+    /// # Cancel safety
+    /// Dropped, or on a panic in `work`, what was done since the savepoint is rolled back.
+    ///
+    /// # Errors
+    /// Those of `work`, and those of [`Savepoint::commit`].
+    pub fn nested<E, T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, E>,
+    ) -> impl Future<Output = Result<T, E>>
+    where
+        E: From<Error>,
+    {
+        async move {
+            let mut savepoint = self.begin_nested();
+            match work(&mut savepoint).await {
+                Ok(value) => {
+                    savepoint.commit().await?;
+                    Ok(value)
+                }
+                Err(error) => {
+                    if let Err(failure) = savepoint.rollback().await {
+                        tracing::debug!(error = %failure, "could not roll back to a savepoint");
+                    }
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    /// Commits the transaction and gives the connection back. Without a transaction it does nothing.
+    ///
+    /// Ends the transaction whatever the result: the next statement begins a new one. A transaction in
+    /// which a statement failed is rolled back, and the error names the first failure.
+    ///
+    /// # Cancel safety
+    /// Dropped before the answer, the outcome is unknown; the connection is settled before anybody else
+    /// gets it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TransactionFailed`]: rolled back. [`ErrorKind::OutcomeUnknown`]: the connection broke
+    /// after `COMMIT` was sent and before its answer. [`ErrorKind::Usage`] inside
+    /// [`SessionFactory::begin`](crate::SessionFactory::begin) or a savepoint; the transaction goes on.
+    /// Anything else: the server refused, and rolled back.
+    pub fn commit(&mut self) -> impl Future<Output = Result<Committed, Error>> + Send {
+        async {
+            self.may_end("commit")?;
+            self.commit_now().await
+        }
+    }
+
+    /// Rolls the transaction back and gives the connection back. Without a transaction it does nothing.
+    ///
+    /// A connection that breaks meanwhile is no error: the server rolls back by itself.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point: the transaction is rolled back in any case.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] inside [`SessionFactory::begin`](crate::SessionFactory::begin) or a savepoint;
+    /// the transaction goes on.
+    pub fn rollback(&mut self) -> impl Future<Output = Result<(), Error>> + Send {
+        async {
+            self.may_end("rollback")?;
+            self.rollback_now().await;
+            Ok(())
+        }
+    }
+
+    /// Ends the transaction as dropping the session would, without waiting for the server. The session can
+    /// be used again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] inside [`SessionFactory::begin`](crate::SessionFactory::begin) or a savepoint;
+    /// the transaction goes on.
+    #[expect(clippy::unused_async, reason = "in line with commit and rollback")]
+    pub async fn close(&mut self) -> Result<(), Error> {
+        self.may_end("close")?;
+        self.end_quietly();
+        Ok(())
+    }
+
+    /// Whether a transaction is open: begun on the server, or lost and not yet rolled back.
+    pub fn in_transaction(&self) -> bool {
+        !matches!(self.state, State::Idle)
+    }
+
+    /// How this session's transactions begin.
+    pub fn options(&self) -> SessionOptions {
+        self.options
+    }
+
+    /// Changes how the next transaction begins.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] while a transaction is open; it goes on unchanged.
+    pub fn set_options(&mut self, options: SessionOptions) -> Result<(), Error> {
+        if self.in_transaction() || self.managed || !self.savepoints.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "options can't change inside a transaction: commit or roll back first",
+            ));
+        }
+        self.options = options;
+        Ok(())
+    }
+
+    async fn collect(
+        &mut self,
+        place: &'static Location<'static>,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        let rows = self.start(place, sql, params).await?;
+        let rows = rows.try_collect().await;
+        self.answered(rows)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end_quietly();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("options", &self.options)
+            .field("in_transaction", &self.in_transaction())
+            .field("savepoints", &self.savepoints.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The row of a statement that must give exactly one.
+pub(crate) fn exactly_one(rows: Vec<Row>) -> Result<Row, Error> {
+    at_most_one(rows)?.ok_or_else(|| {
+        Error::new(ErrorKind::RowCount, "the statement gave no row: use query_opt where that is expected")
+    })
+}
+
+/// The row of a statement that may give one.
+pub(crate) fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, Error> {
+    if rows.len() > 1 {
+        return Err(Error::new(
+            ErrorKind::RowCount,
+            format!("the statement gave {} rows where at most one was expected: use query", rows.len()),
+        ));
+    }
+    Ok(rows.pop())
+}

@@ -1,0 +1,71 @@
+//! Rows one after another, while the server sends them.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_util::Stream;
+use tokio_postgres::Row;
+
+use crate::error::Error;
+use crate::session::Session;
+
+/// The rows of a statement as they arrive; made by [`Session::query_stream`].
+///
+/// Dropped half-way, the rows that are still to come are thrown away: the session's next statement waits
+/// until they have passed, while a connection that goes back to its pool with rows unread is cleaned or
+/// closed before anybody else gets it.
+#[must_use = "a stream gives its rows to whoever polls it"]
+pub struct RowStream<'s> {
+    session: &'s mut Session,
+    rows: Option<Pin<Box<tokio_postgres::RowStream>>>,
+}
+
+impl<'s> RowStream<'s> {
+    pub(crate) fn new(session: &'s mut Session, rows: tokio_postgres::RowStream) -> Self {
+        Self { session, rows: Some(Box::pin(rows)) }
+    }
+
+    /// The next row, or `None` after the last.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point; no row is lost.
+    ///
+    /// # Errors
+    /// The statement's failure. Nothing comes after it.
+    pub fn next(&mut self) -> impl Future<Output = Option<Result<Row, Error>>> + Send {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx))
+    }
+}
+
+impl Stream for RowStream<'_> {
+    type Item = Result<Row, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let Some(rows) = &mut this.rows else {
+            return Poll::Ready(None);
+        };
+        let end = match ready!(rows.as_mut().poll_next(cx)) {
+            Some(Ok(row)) => return Poll::Ready(Some(Ok(row))),
+            Some(Err(error)) => Err(error),
+            None => Ok(()),
+        };
+        this.rows = None;
+        Poll::Ready(this.session.answered(end).err().map(Err))
+    }
+}
+
+impl Drop for RowStream<'_> {
+    fn drop(&mut self) {
+        if self.rows.take().is_some() {
+            self.session.stream_abandoned();
+        }
+    }
+}
+
+impl fmt::Debug for RowStream<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowStream").field("finished", &self.rows.is_none()).finish_non_exhaustive()
+    }
+}
