@@ -35,11 +35,13 @@ pub(crate) async fn checkout<B: Backend, H: Holder<Parts<B>>>(
     holder: H,
     place: Place,
 ) -> Result<Claim<Parts<B>, H>, GetError<B::Error>> {
-    match quick(&holder, place) {
-        Quick::Fit(claim) => Ok(claim),
-        Quick::Unsure(vetting) => slowly(holder, place, Some(vetting)).await,
-        Quick::Nothing => slowly(holder, place, None).await,
-    }
+    let unsure = match quick(&holder, place) {
+        Quick::Fit(claim) => return Ok(claim),
+        Quick::Unsure(vetting) => Some(vetting),
+        Quick::Nothing => None,
+    };
+    // Boxed: the slow way's state is large, and moving it about would cost the fast way more than all else.
+    Box::pin(slowly(holder, place, unsure)).await
 }
 
 /// What can be told of an idle connection without waiting.

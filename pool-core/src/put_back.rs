@@ -12,8 +12,6 @@
 use std::sync::Arc;
 
 use crate::backend::{Backend, Health, When};
-use crate::clock;
-use crate::config::PrePing;
 use crate::entry::{Entry, OUTCAST};
 use crate::maintenance::{self, Job};
 use crate::raw::claim::{Claim, Closing, Holder};
@@ -99,11 +97,7 @@ pub(crate) fn after_look<B: Backend, H: Holder<Parts<B>>>(mut vetting: Vetting<B
 /// From when on a connection that was last used now is pinged.
 #[inline]
 pub(crate) fn ping_at<B: Backend>(shared: &Shared<B>, now: u64) -> u64 {
-    match shared.config.pre_ping {
-        PrePing::Never => u64::MAX,
-        PrePing::Always => now,
-        PrePing::IdleFor(span) => now.saturating_add(clock::micros(span)),
-    }
+    now.saturating_add(shared.ping_after)
 }
 
 #[inline]

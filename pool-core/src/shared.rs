@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::backend::Backend;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, PrePing};
 use crate::entry::{Entry, Facts};
 use crate::error::ConnectError;
 use crate::maintenance::Work;
@@ -57,6 +57,8 @@ impl<E> Clone for Refusal<E> {
 pub(crate) struct Shared<B: Backend> {
     pub(crate) backend: Arc<B>,
     pub(crate) config: Config,
+    /// How long a connection may be idle before it is pinged; `u64::MAX` for ever.
+    pub(crate) ping_after: u64,
     /// Raised to make every connection opened (or checked) before now suspect.
     generation: AtomicU64,
     pub(crate) outage: Outage<B::Error>,
@@ -74,9 +76,15 @@ pub(crate) struct Shared<B: Backend> {
 
 impl<B: Backend> Shared<B> {
     pub(crate) fn new(backend: Arc<B>, config: Config, me: Weak<Core<B>>) -> Self {
+        let ping_after = match config.pre_ping {
+            PrePing::Never => u64::MAX,
+            PrePing::Always => 0,
+            PrePing::IdleFor(span) => clock::micros(span),
+        };
         Self {
             backend,
             config,
+            ping_after,
             generation: AtomicU64::new(0),
             outage: Outage::new(),
             work: Work::new(),

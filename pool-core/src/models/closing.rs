@@ -7,7 +7,7 @@ use crate::raw::core::Core;
 use crate::raw::wait::Wait;
 
 /// A return that meets the close is closed by one of the two.
-/// Two threads, one slot. Fails if `close` does not raise `CAREFUL`.
+/// Two threads, one slot. Fails if `close` does not raise `WAITING`.
 #[test]
 fn closing_meets_a_return() {
     check(3, || {

@@ -315,7 +315,9 @@ impl<P: Parts> Core<P> {
     /// What the queue owes when somebody has left it.
     fn after_leaving(&self, locked: &mut Locked<'_, P>, left: &Left) {
         if locked.queue.is_empty() {
-            self.idle.lower(Flag::Waiting);
+            if !locked.closed {
+                self.idle.lower(Flag::Waiting);
+            }
         } else if left.waker.is_none() {
             self.nudge(locked);
         }
@@ -439,7 +441,7 @@ impl<P: Parts> Core<P> {
         let core = holder.core();
         let mut locked = core.lock();
         locked.note(seat.page().index, seat.bit(), from, State::Vacant);
-        if locked.careful && !locked.closed && locked.taken <= locked.limits.keep {
+        if locked.careful && locked.taken <= locked.limits.keep {
             locked.careful = false;
             core.idle.lower(Flag::Careful);
         }
@@ -489,7 +491,7 @@ impl<P: Parts> Core<P> {
             let full = best.is_none_or(|index| locked.ledgers[index].vacant == 0);
             if full || pages.published() < spread {
                 let mut word = Word::EMPTY;
-                if !locked.queue.is_empty() {
+                if !locked.queue.is_empty() || locked.closed {
                     word = word.with_flag(Flag::Waiting);
                 }
                 if locked.careful {
@@ -617,10 +619,8 @@ impl<P: Parts> Core<P> {
         let core = holder.core();
         let mut locked = core.lock();
         locked.closed = true;
-        if !locked.careful {
-            locked.careful = true;
-            core.idle.raise(Flag::Careful);
-        }
+        // Stays up from here on: every return meets the mutex, and there the closed pool.
+        core.idle.raise(Flag::Waiting);
         let mut idle = Vec::new();
         while let Some(seat) = core.idle.claim() {
             locked.note(seat.page().index, seat.bit(), State::Live, State::Closing);

@@ -9,14 +9,14 @@
 //! Whoever clears a bit owns that slot alone, until the same owner sets it again and so gives it away.
 //!
 //! # Flags
-//! `WAITING` is raised only by compare-exchange from a word with no bit set ([`raise_waiting`]), and while
-//! either flag is up nobody but the holder of the mutex sets a bit. A word changes only by
+//! `WAITING` is raised only by compare-exchange from a word with no bit set ([`raise_waiting`]), or for good
+//! when the pool closes, and while it is up nobody but the holder of the mutex sets a bit. A word changes only by
 //! read-modify-write; a plain store would cut the chain through which a claim sees older returns.
 //!
-//! # Overflow in one word
-//! With one word, whether a return is one too many (`pool_size` are idle already) is a count of its bits,
-//! decided in the same compare-exchange. With several words it is decided under the mutex while `CAREFUL`
-//! is up.
+//! # Overflow
+//! `CAREFUL` is up while more than `pool_size` connections exist. Whether a return is then one too many
+//! (`pool_size` are idle already) is, with one word, a count of its bits, decided in the same
+//! compare-exchange; with several words it is decided under the mutex.
 //!
 //! Not fair (the wait queue is), and not ordered among racing callers. No ABA: a bit carries no
 //! identity beyond its slot, and setting it again is exactly as good as never having cleared it.
@@ -31,7 +31,8 @@ use crate::sync::{AtomicU64, Ordering, home};
 
 pub(super) struct IdleSet<P: Parts> {
     pub(super) pages: Pages<P>,
-    /// With one word: how many bits it may have. With more: more than a word can have.
+    /// How many bits a word that carries `CAREFUL` may have before a return must take the mutex: with one
+    /// word `pool_size`, with more none.
     keep: u32,
 }
 
@@ -78,12 +79,16 @@ impl<P: Parts> IdleSet<P> {
         while let Some(bit) = word.lowest_idle() {
             // Ordering: Acquire takes over what the last owner wrote before `give` (or `set`) released
             // this bit.
-            let before = Word(page.word.fetch_and(!bit.mask(), Ordering::Acquire));
-            if before.has(bit) {
+            match page.word.compare_exchange_weak(
+                word.0,
+                word.without_idle(bit).0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 // SAFETY: we cleared this slot's bit, so we own it alone; the page is our core's.
-                return Some(unsafe { Seat::new(page, bit) });
+                Ok(_) => return Some(unsafe { Seat::new(page, bit) }),
+                Err(now) => word = Word(now), // Somebody was faster; look at what they left.
             }
-            word = before; // Somebody was faster; look again at what they left.
         }
         None
     }
@@ -95,7 +100,8 @@ impl<P: Parts> IdleSet<P> {
         // Ordering: Relaxed; the exchange decides.
         let mut word = Word(page.word.load(Ordering::Relaxed));
         loop {
-            if word.must_lock() || word.idle_count() >= self.keep {
+            if word.has_flags() && (word.has_flag(Flag::Waiting) || word.idle_count() >= self.keep)
+            {
                 return Err(MustLock(seat));
             }
             // Ordering: Release hands what this owner wrote to the `claim_in` that takes the bit.

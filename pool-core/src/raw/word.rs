@@ -4,9 +4,8 @@
 //!   63        62       61 ........................ 0
 //!   CAREFUL   WAITING  idle bits, one a slot
 //! ```
-//! `WAITING`: somebody stands in the wait queue. `CAREFUL`: a return must take the mutex for another
-//! reason (connections in overflow to trim, a closed pool). With either up, nobody sets an idle bit
-//! without the mutex.
+//! `WAITING`: somebody stands in the wait queue, or the pool is closed: nobody sets an idle bit without the
+//! mutex. `CAREFUL`: connections are in overflow: a return may be one too many.
 
 use std::fmt;
 
@@ -60,9 +59,14 @@ impl Word {
         self.0 & bit.mask() != 0
     }
 
-    /// Whether a return may not set its bit without the mutex.
     #[inline]
-    pub(crate) fn must_lock(self) -> bool {
+    pub(crate) fn without_idle(self, bit: Bit) -> Self {
+        Self(self.0 & !bit.mask())
+    }
+
+    /// Whether a return may have to take the mutex.
+    #[inline]
+    pub(crate) fn has_flags(self) -> bool {
         self.0 & !IDLE != 0
     }
 
@@ -75,6 +79,7 @@ impl Word {
         Self(self.0 | flag.mask())
     }
 
+    #[inline]
     pub(crate) fn has_flag(self, flag: Flag) -> bool {
         self.0 & flag.mask() != 0
     }
@@ -100,7 +105,7 @@ impl fmt::Debug for Word {
     }
 }
 
-/// The two reasons why a return must take the mutex.
+/// The two reasons why a return may have to take the mutex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flag {
     Waiting,
@@ -131,12 +136,12 @@ mod tests {
             Some(Bit::new(3)).filter(|bit| word.has(*bit))
         );
         assert!(
-            !word.must_lock(),
+            !word.has_flags(),
             "an idle bit is no reason to take the mutex"
         );
         for flag in [Flag::Waiting, Flag::Careful] {
             let flagged = word.with_flag(flag);
-            assert!(flagged.must_lock() && flagged.has_flag(flag));
+            assert!(flagged.has_flags() && flagged.has_flag(flag));
             assert_eq!(flagged.idle_count(), 2, "a flag is not an idle bit");
         }
         assert_eq!(Word::EMPTY.with_flag(Flag::Waiting).lowest_idle(), None);
