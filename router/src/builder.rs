@@ -207,7 +207,7 @@ async fn first_look(node: &NodeParts, limit: Duration) -> Result<(Link, Sample),
     let unreachable =
         |cause| StartError::Unreachable { node: node.name.to_string(), cause: Box::new(cause) };
     let look = async {
-        let link = Link::open(&node.engine).await?;
+        let link = Link::open(&node.watching).await?;
         let sample = link.look(None).await?;
         Ok((link, sample))
     };

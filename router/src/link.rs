@@ -1,28 +1,28 @@
 //! A monitor's connection to its node.
 //!
-//! Made by the engine's own connect code, so it goes where the pool's connections go and by the same TLS and
+//! Made by the connect code of the pool's own connections, so it goes where they go, by the same TLS and
 //! password; not part of the pool, and told apart on the server by its `application_name`.
 
 use std::time::Instant;
 
-use pool_postgres::{Engine, Error, ErrorKind, PgConnection};
+use pool_core::Backend;
+use pool_postgres::{Engine, Error, ErrorKind, PgBackend, PgConnection};
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::look;
 use crate::sample::Sample;
 
-/// What a monitor's `application_name` ends in.
-const SUFFIX: &str = "monitor";
-
 /// One connection, for looks only.
 pub(crate) struct Link {
     connection: PgConnection,
+    engine: Engine,
 }
 
 impl Link {
-    /// Opens a connection beside the engine's pool.
+    /// Opens a connection beside the pools.
     pub(crate) async fn open(engine: &Engine) -> Result<Self, Error> {
-        Ok(Self { connection: engine.open_beside_pool(SUFFIX).await? })
+        let backend: &PgBackend = engine.pool().backend();
+        Ok(Self { connection: backend.connect().await?, engine: engine.clone() })
     }
 
     /// Looks at the node. `before` is what it said last.
@@ -41,8 +41,8 @@ impl Link {
         })
     }
 
-    /// Closes the connection; ready once the server has let go or the limit has passed.
+    /// Closes the connection; ready once the server has let go.
     pub(crate) async fn close(self) {
-        drop(self.connection);
+        self.engine.pool().backend().close(self.connection).await;
     }
 }

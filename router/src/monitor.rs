@@ -130,7 +130,7 @@ impl Monitor {
     }
 
     async fn open(&self) -> Result<Link, String> {
-        match timeout(CONNECT_LIMIT, Link::open(&self.shared.nodes[self.node].engine)).await {
+        match timeout(CONNECT_LIMIT, Link::open(&self.shared.nodes[self.node].watching)).await {
             Ok(opened) => opened.map_err(|error| chain(&error)),
             Err(_) => Err(format!("no connection within {CONNECT_LIMIT:?}")),
         }

@@ -15,6 +15,8 @@ use crate::tally::Tally;
 pub(crate) struct NodeParts {
     pub(crate) name: Arc<str>,
     pub(crate) engine: Engine,
+    /// Makes the monitor's connections; its pool opens none.
+    pub(crate) watching: Engine,
     pub(crate) load: Arc<Load>,
     pub(crate) tally: Arc<Tally>,
     /// Rung to have the monitor look at once.
@@ -34,10 +36,11 @@ pub(crate) enum NoConnection {
 }
 
 impl NodeParts {
-    pub(crate) fn new(name: Arc<str>, engine: Engine) -> Self {
+    pub(crate) fn new(name: Arc<str>, engine: Engine, watching: Engine) -> Self {
         Self {
             name,
             engine,
+            watching,
             load: Arc::default(),
             tally: Arc::default(),
             look: Notify::new(),
@@ -48,7 +51,8 @@ impl NodeParts {
 
     /// Takes a connection from the node's pool.
     pub(crate) async fn connection(&self, place: &'static Location<'static>) -> Result<Connection, Error> {
-        self.engine.connect_at(place).await.map_err(|error| error.with_node(&*self.name))
+        let taken = self.engine.pool().get_owned_at(place).await;
+        taken.map_err(|error| Error::from(error).with_node(&*self.name))
     }
 
     /// Takes a connection from the node's pool unless the node leaves rotation first, as `in_rotation` tells.

@@ -50,7 +50,7 @@ impl ConnectionSource for Writes {
                 shared.nodes[node].tally.failed(error.to_string());
                 shared.look_at(node);
             })?;
-            let lease = Lease::new(connection.into_inner()).with_token(shared.system_identifier);
+            let lease = Lease::new(connection).with_token(shared.system_identifier);
             Ok(lease.with_observer(Box::new(Ride::begin(shared, node, Kind::Write))))
         })
     }
@@ -105,7 +105,7 @@ impl Reads {
                 Ok(connection) => {
                     let passed_over = if is_primary { std::mem::take(&mut passed_over) } else { Vec::new() };
                     let ride = Ride::begin(shared, node, Kind::Read { passed_over });
-                    let lease = Lease::new(connection.into_inner()).with_observer(Box::new(ride));
+                    let lease = Lease::new(connection).with_observer(Box::new(ride));
                     return Ok(match proof {
                         Proof::Nothing => lease,
                         proof => lease.with_guard(guard(shared, node, proof)),

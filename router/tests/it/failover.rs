@@ -1,0 +1,34 @@
+//! A replica becomes the primary while the old one goes on.
+
+use pool_router::{CommitToken, Consistency, RouteError, TokenRefusal};
+
+use crate::support::{note, notes, notes_on, routed, server, wait_for_status};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_promotion_the_lower_timeline_gets_neither_reads_nor_writes() {
+    let (cluster, db) = routed(1).await;
+    let (old, new) = (cluster.primary(), cluster.replica(0));
+    let before = note(&db, "before").await.token.expect("a token");
+    new.wait_until_caught_up(old).await.expect("caught up");
+    db.health().await; // The monitor has seen it replayed.
+
+    new.promote().await.expect("promoted");
+    wait_for_status(&db, "the primary is another", |status| status.primary == Some(1)).await;
+    let after = note(&db, "after").await.token.expect("a token");
+    assert_eq!(after.timeline, before.timeline + 1);
+    assert_eq!(notes_on(new, "after").await, "1");
+    assert_eq!(notes_on(old, "after").await, "0");
+    let sessions =
+        [db.read(), db.read_after(&after), db.read_with(Consistency::Eventual), db.read_after(&before)];
+    for mut session in sessions {
+        assert_eq!(server(&mut session).await, new.port());
+        assert_eq!(notes(&mut session, "before").await, 1);
+    }
+
+    // What the old primary took beyond the fork may be lost; nobody can tell by its token.
+    let lost = CommitToken { position: after.position + (1 << 20), ..before };
+    let error = db.read_after(&lost).query("SELECT 1", &[]).await.expect_err("refused");
+    let cause = RouteError::behind(&error).expect("a routing error");
+    let told = TokenRefusal::CannotTell { token: before.timeline, ours: Some(after.timeline) };
+    assert_eq!(cause.to_string(), told.to_string());
+}

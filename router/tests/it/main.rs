@@ -1,0 +1,9 @@
+//! The router on real PostgreSQL: every test starts or shares servers by `testbed`.
+
+mod failover;
+mod lag;
+mod rotation;
+mod start;
+mod support;
+mod surface;
+mod tokens;
