@@ -467,7 +467,7 @@ impl<P: Parts> Core<P> {
         let vacant = Word(locked.ledgers[page.index].vacant);
         let bit = vacant.lowest_idle().expect("the page has room");
         locked.note(page.index, bit, State::Vacant, State::Opening);
-        if self.idle.trims_under_mutex() && locked.taken > locked.limits.keep && !locked.careful {
+        if locked.taken > locked.limits.keep && !locked.careful {
             // Before the connection is there: no return that would be one too many is left alone.
             locked.careful = true;
             self.idle.raise(Flag::Careful);

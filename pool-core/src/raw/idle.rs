@@ -45,14 +45,9 @@ impl<P: Parts> IdleSet<P> {
         let keep = if pages.most() == 1 {
             u32::try_from(keep).unwrap_or(u32::MAX)
         } else {
-            u32::MAX
+            0
         };
         Self { pages, keep }
-    }
-
-    /// Whether trimming overflow needs `CAREFUL`; with one word its bits are counted instead.
-    pub(super) fn trims_under_mutex(&self) -> bool {
-        self.pages.most() > 1
     }
 
     /// Takes an idle slot, if there is one, looking at this thread's own word first.
