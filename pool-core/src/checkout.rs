@@ -35,10 +35,10 @@ pub(crate) async fn checkout<B: Backend, H: Holder<Parts<B>>>(
     holder: H,
     place: Place,
 ) -> Result<Claim<Parts<B>, H>, GetError<B::Error>> {
-    let unsure = match quick(&holder, place) {
+    let (holder, unsure) = match quick(holder, place) {
         Quick::Fit(claim) => return Ok(claim),
-        Quick::Unsure(vetting) => Some(vetting),
-        Quick::Nothing => None,
+        Quick::Unsure(vetting) => (vetting.claim().holder().clone(), Some(vetting)),
+        Quick::Nothing(holder) => (holder, None),
     };
     // Boxed: the slow way's state is large, and moving it about would cost the fast way more than all else.
     Box::pin(slowly(holder, place, unsure)).await
@@ -49,19 +49,20 @@ pub(crate) enum Quick<B: Backend, H: Holder<Parts<B>>> {
     Fit(Claim<Parts<B>, H>),
     /// It must be looked at more closely.
     Unsure(Vetting<B, H>),
-    Nothing,
+    /// Nothing is idle.
+    Nothing(H),
 }
 
 /// Claims an idle connection, and hands it out if nothing speaks against that.
 #[inline]
-pub(crate) fn quick<B: Backend, H: Holder<Parts<B>>>(holder: &H, place: Place) -> Quick<B, H> {
-    let Some(claim) = Core::<B>::claim_by(holder) else {
-        return Quick::Nothing;
+pub(crate) fn quick<B: Backend, H: Holder<Parts<B>>>(holder: H, place: Place) -> Quick<B, H> {
+    let claim = match Core::<B>::claim(holder) {
+        Ok(claim) => claim,
+        Err(holder) => return Quick::Nothing(holder),
     };
     let mut vetting = Vetting::new(claim);
-    let shared = &holder.core().outside;
+    let (entry, shared) = vetting.split();
     let now = shared.now();
-    let entry = vetting.entry();
     if entry.is_plain(shared.generation(), now)
         && shared.backend.check(&mut entry.conn, When::Checkout) == Health::Good
     {

@@ -183,9 +183,9 @@ impl<B: Backend> Pool<B> {
     ) -> Option<crate::raw::claim::Claim<Parts<B>, H>> {
         let mut skipped = Vec::new();
         let fit = loop {
-            match checkout::quick(holder, place) {
+            match checkout::quick(holder.clone(), place) {
                 Quick::Fit(claim) => break Some(claim),
-                Quick::Nothing => break None,
+                Quick::Nothing(_) => break None,
                 Quick::Unsure(vetting) => skipped.push(vetting),
             }
         };

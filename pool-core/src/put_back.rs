@@ -37,6 +37,16 @@ impl<B: Backend, H: Holder<Parts<B>>> Vetting<B, H> {
         value.as_mut().expect("a slot in use holds a connection")
     }
 
+    /// The connection, and what stands beside the core, at the same time.
+    #[inline]
+    pub(crate) fn split(&mut self) -> (&mut Entry<B::Connection>, &Shared<B>) {
+        let (value, core) = self.0.as_mut().expect("held until released").split();
+        (
+            value.as_mut().expect("a slot in use holds a connection"),
+            &core.outside,
+        )
+    }
+
     /// The claim, found fit or on its way elsewhere.
     #[inline]
     pub(crate) fn release(mut self) -> Claim<Parts<B>, H> {
@@ -60,13 +70,11 @@ pub(crate) fn after_use<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, 
         return close(claim);
     }
     let mut vetting = Vetting::new(claim);
-    let holder = vetting.claim().holder().clone();
-    let shared = &holder.core().outside;
+    let (entry, shared) = vetting.split();
     let now = shared.now();
-    let entry = vetting.entry();
-    match shared.backend.check(&mut entry.conn, When::Return) {
-        Health::Good => {}
-        other => return unfit(vetting, shared, other),
+    let health = shared.backend.check(&mut entry.conn, When::Return);
+    if health != Health::Good {
+        return unfit(vetting, health);
     }
     if entry.generation != shared.generation() || now > entry.expires {
         return close(vetting.release());
@@ -102,31 +110,30 @@ pub(crate) fn ping_at<B: Backend>(shared: &Shared<B>, now: u64) -> u64 {
 
 #[inline]
 fn give<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, H>, now: u64) {
-    if let Err(claim) = Core::<B>::give_back(claim) {
-        if let Some(closing) = Core::<B>::settle(claim, now) {
-            finish_closing(closing);
-        }
+    if let Err(claim) = Core::<B>::give_back(claim)
+        && let Some(closing) = Core::<B>::settle(claim, now)
+    {
+        finish_closing(closing);
     }
 }
 
 #[cold]
-fn unfit<B: Backend, H: Holder<Parts<B>>>(
-    mut vetting: Vetting<B, H>,
-    shared: &Shared<B>,
-    health: Health,
-) {
+fn unfit<B: Backend, H: Holder<Parts<B>>>(mut vetting: Vetting<B, H>, health: Health) {
+    let holder = vetting.claim().holder().clone();
     match health {
         Health::NeedsReset => {
+            let core = holder
+                .core()
+                .outside
+                .core()
+                .expect("a claim keeps its core alive");
             let aside = Core::<B>::set_aside(vetting.release());
-            match shared.core() {
-                Some(core) => maintenance::push(&core, Job::Reset(aside.into_owned(&core))),
-                None => unreachable!("a claim keeps its core alive"),
-            }
+            maintenance::push(&core, Job::Reset(aside.into_owned(&core)));
         }
         Health::Generation => {
             let generation = vetting.entry().generation;
             drop(vetting);
-            suspect(shared, generation);
+            suspect(&holder.core().outside, generation);
         }
         Health::Good | Health::Broken => drop(vetting),
     }

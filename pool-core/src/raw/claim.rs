@@ -77,6 +77,12 @@ impl<P: Parts, H: Holder<P>> Claim<P, H> {
         self.seat.value_mut()
     }
 
+    /// The slot's value and the core, at the same time.
+    #[inline]
+    pub(crate) fn split(&mut self) -> (&mut Option<P::Value>, &Core<P>) {
+        (self.seat.value_mut(), self.holder.core())
+    }
+
     #[inline]
     pub(crate) fn facts(&self) -> &P::Facts {
         &self.seat.slot().facts

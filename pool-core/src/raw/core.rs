@@ -256,14 +256,18 @@ impl<P: Parts> Core<P> {
 
     // ---- checkout ----
 
-    /// Takes an idle slot, if there is one. Never waits, never locks.
+    /// Takes an idle slot; the holder comes back if there is none. Never waits, never locks.
     #[inline]
+    pub(crate) fn claim<H: Holder<P>>(holder: H) -> Result<Claim<P, H>, H> {
+        match holder.core().idle.claim() {
+            Some(seat) => Ok(Claim::new(seat, holder)),
+            None => Err(holder),
+        }
+    }
+
+    /// As [`claim`](Self::claim), leaving the holder to its owner.
     pub(crate) fn claim_by<H: Holder<P>>(holder: &H) -> Option<Claim<P, H>> {
-        holder
-            .core()
-            .idle
-            .claim()
-            .map(|seat| Claim::new(seat, holder.clone()))
+        Self::claim(holder.clone()).ok()
     }
 
     /// Takes a place in the queue, or what makes that unnecessary.
@@ -289,11 +293,11 @@ impl<P: Parts> Core<P> {
                 return self.idle.claim().map_or(Joined::NoRoom, Joined::Got);
             }
         }
-        if locked.queue.is_empty() {
-            if let Err(seat) = self.idle.raise_waiting() {
-                self.idle.lower(Flag::Waiting);
-                return Joined::Got(seat);
-            }
+        if locked.queue.is_empty()
+            && let Err(seat) = self.idle.raise_waiting()
+        {
+            self.idle.lower(Flag::Waiting);
+            return Joined::Got(seat);
         }
         // SAFETY: by our own contract.
         unsafe { locked.queue.join(node, waker, ask) };
@@ -319,12 +323,12 @@ impl<P: Parts> Core<P> {
                 self.idle.lower(Flag::Waiting);
             }
         } else if left.waker.is_none() {
-            self.nudge(locked);
+            Self::nudge(locked);
         }
     }
 
     /// Wakes a waiter to open a connection, if one is wanted.
-    fn nudge(&self, locked: &mut Locked<'_, P>) {
+    fn nudge(locked: &mut Locked<'_, P>) {
         if locked.wanted() > 0 {
             let waker = locked.queue.nudge();
             locked.wake_later(waker);
@@ -382,7 +386,7 @@ impl<P: Parts> Core<P> {
             return Some(seat);
         }
         locked.note(page, bit, from, State::Live);
-        self.idle.set(&seat);
+        IdleSet::set(&seat);
         None
     }
 
@@ -445,7 +449,7 @@ impl<P: Parts> Core<P> {
             locked.careful = false;
             core.idle.lower(Flag::Careful);
         }
-        core.nudge(&mut locked);
+        Self::nudge(&mut locked);
     }
 
     // ---- opening ----

@@ -113,7 +113,7 @@ impl<P: Parts> IdleSet<P> {
     }
 
     /// Gives a slot back whatever flags are up; the caller holds the mutex and found no reason against it.
-    pub(super) fn set(&self, seat: &Seat<P>) {
+    pub(super) fn set(seat: &Seat<P>) {
         // Ordering: Release, as in `give`.
         let before = Word(
             seat.page()

@@ -98,7 +98,7 @@ impl<P: Parts> Seat<P> {
 
 /// All pages of a core, in the order of their publication.
 pub(super) struct Pages<P: Parts> {
-    pages: Box<[AtomicPtr<Page<P>>]>,
+    all: Box<[AtomicPtr<Page<P>>]>,
     published: AtomicUsize,
     slots_per_page: usize,
     /// How many slots there are in all, when every page is published.
@@ -109,7 +109,7 @@ impl<P: Parts> Pages<P> {
     pub(super) fn new(slots: usize, pages: usize) -> Self {
         Self {
             slots_per_page: slots.div_ceil(pages),
-            pages: (0..pages)
+            all: (0..pages)
                 .map(|_| AtomicPtr::new(ptr::null_mut()))
                 .collect(),
             published: AtomicUsize::new(0),
@@ -119,7 +119,7 @@ impl<P: Parts> Pages<P> {
 
     /// How many pages there can be.
     pub(super) fn most(&self) -> usize {
-        self.pages.len()
+        self.all.len()
     }
 
     #[inline]
@@ -132,7 +132,7 @@ impl<P: Parts> Pages<P> {
     #[inline]
     pub(super) fn get(&self, index: usize) -> &Page<P> {
         // Ordering: Relaxed; the index is below `published`, which carried the page over.
-        let page = self.pages[index].load(Ordering::Relaxed);
+        let page = self.all[index].load(Ordering::Relaxed);
         debug_assert!(!page.is_null(), "only published pages are asked for");
         // SAFETY: published pages are never replaced, and freed only with `self`.
         unsafe { &*page }
@@ -143,7 +143,7 @@ impl<P: Parts> Pages<P> {
         let index = self.published();
         let first = index * self.slots_per_page;
         let slots = self.slots.saturating_sub(first).min(self.slots_per_page);
-        if index == self.pages.len() || slots == 0 {
+        if index == self.all.len() || slots == 0 {
             return None;
         }
         let page = Box::new(Page {
@@ -157,7 +157,7 @@ impl<P: Parts> Pages<P> {
                 .collect(),
         });
         // Ordering: Relaxed; the count below carries it over.
-        self.pages[index].store(Box::into_raw(page), Ordering::Relaxed);
+        self.all[index].store(Box::into_raw(page), Ordering::Relaxed);
         // Ordering: Release hands the page to `published`.
         self.published.store(index + 1, Ordering::Release);
         Some(self.get(index))
@@ -173,7 +173,7 @@ impl<P: Parts> Drop for Pages<P> {
     fn drop(&mut self) {
         for index in 0..self.published() {
             // Ordering: Relaxed; we have `&mut self`.
-            let page = self.pages[index].load(Ordering::Relaxed);
+            let page = self.all[index].load(Ordering::Relaxed);
             // SAFETY: made by `Box::into_raw` in `publish`, once, and no seat outlives the core.
             drop(unsafe { Box::from_raw(page) });
         }
