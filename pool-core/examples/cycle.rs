@@ -8,6 +8,9 @@ use std::time::Instant;
 
 use pool_core::{Backend, Pool};
 
+/// Cycles timed at a time.
+const COUNT: u32 = 2_000_000;
+
 struct Numbers;
 
 impl Backend for Numbers {
@@ -47,7 +50,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     let word = AtomicU64::new(0);
-    const COUNT: u32 = 2_000_000;
     let per_cycle = |begun: Instant| begun.elapsed().as_secs_f64() * 1e9 / f64::from(COUNT);
     for _ in 0..7 {
         let begun = Instant::now();

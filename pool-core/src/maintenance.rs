@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::backend::Backend;
 use crate::entry::Entry;
 use crate::open;
-use crate::put_back::{Freeing, finish_closing, note_vacated, ping_at};
+use crate::put_back::{finish_closing, note_vacated, ping_at};
 use crate::raw::claim;
 use crate::shared::{Core, Parts, Shared};
 
@@ -189,14 +189,13 @@ impl<B: Backend> Unfinished<B> {
 impl<B: Backend> Drop for Unfinished<B> {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
-        let free = Freeing(Some(slot), |slot| match slot {
+        if let Some(entry) = self.entry.take() {
+            self.core.outside.terminate(entry.conn);
+        }
+        match slot {
             Slot::Closing(closing) => Core::<B>::vacate(closing),
             Slot::Aside(aside) => Core::<B>::spoil(aside),
-        });
-        if let Some(entry) = self.entry.take() {
-            self.core.outside.backend.terminate(entry.conn);
         }
-        drop(free);
         note_vacated(&self.core);
     }
 }

@@ -169,23 +169,11 @@ pub(crate) fn finish_closing<B: Backend, H: Holder<Parts<B>>>(closing: Closing<P
 pub(crate) fn terminate<B: Backend, H: Holder<Parts<B>>>(mut claim: Claim<Parts<B>, H>) {
     let entry = claim.value_mut().take();
     let holder = claim.holder().clone();
-    let freed = Freeing(Some(claim), Core::<B>::discard);
     if let Some(entry) = entry {
-        holder.core().outside.backend.terminate(entry.conn);
+        holder.core().outside.terminate(entry.conn);
     }
-    drop(freed);
+    Core::<B>::discard(claim);
     note_vacated(holder.core());
-}
-
-/// Frees a claim's room when dropped, also when the backend panics.
-pub(crate) struct Freeing<C>(pub(crate) Option<C>, pub(crate) fn(C));
-
-impl<C> Drop for Freeing<C> {
-    fn drop(&mut self) {
-        if let Some(claim) = self.0.take() {
-            self.1(claim);
-        }
-    }
 }
 
 /// Tells those who wait for a closed pool to drain.

@@ -1,6 +1,7 @@
 //! What all handles, guards and tasks of one pool share, and how its parts find each other.
 
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -143,6 +144,13 @@ impl<B: Backend> Shared<B> {
         {
             *runtime = Some(handle.clone());
         }
+    }
+
+    /// Closes a connection on the spot, without I/O. A panic of the backend's goes no further: whoever calls
+    /// has a slot to free, and may be unwinding already.
+    pub(crate) fn terminate(&self, conn: B::Connection) {
+        let terminated = AssertUnwindSafe(|| self.backend.terminate(conn));
+        drop(std::panic::catch_unwind(terminated));
     }
 
     /// The pool's numbers.

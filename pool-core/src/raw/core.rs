@@ -562,20 +562,23 @@ impl<P: Parts> Core<P> {
         }
     }
 
-    /// Tells everybody in the queue that there is nothing for them.
+    /// Tells everybody who is in the queue now that there is nothing for them.
     pub(crate) fn refuse_all(&self, refusal: &P::Refusal) {
-        loop {
+        let mut left_to_tell = self.lock().queue.len();
+        while left_to_tell > 0 {
             let mut locked = self.lock();
-            for _ in 0..BATCH {
-                if locked.queue.is_empty() {
-                    return;
-                }
+            let batch = BATCH.min(left_to_tell).min(locked.queue.len());
+            if batch == 0 {
+                return;
+            }
+            for _ in 0..batch {
                 let left = locked
                     .queue
                     .complete_first(Outcome::Refused(refusal.clone()));
                 self.after_leaving(&mut locked, &left);
                 locked.wake_later(left.waker);
             }
+            left_to_tell -= batch;
         }
     }
 
