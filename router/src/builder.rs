@@ -23,6 +23,9 @@ use crate::request::Consistency;
 use crate::sample::{Role, Sample};
 use crate::shared::Shared;
 
+/// What the server shows the monitors' connections as.
+const MONITOR: &str = "pool-router monitor";
+
 type Configure = Arc<dyn Fn(EngineBuilder) -> EngineBuilder + Send + Sync>;
 
 /// Names the nodes of a [`Database`] and its settings; made by [`Database::builder`].
@@ -187,14 +190,14 @@ impl Builder {
     fn nodes(&self) -> Result<Vec<NodeParts>, StartError> {
         let primary = self.primary.as_ref().ok_or(StartError::NoPrimary)?;
         let one = |role: String, url: &String| {
-            let builder = self
-                .configure
-                .iter()
-                .fold(Engine::builder(url), |builder, configure| configure(builder));
-            let engine = builder
-                .build()
-                .map_err(|cause| StartError::Settings { node: role.clone(), cause: Box::new(cause) })?;
-            Ok(NodeParts::new(format!("{role} ({})", engine.address()).into(), engine))
+            let settings = |cause| StartError::Settings { node: role.clone(), cause: Box::new(cause) };
+            let configured = || {
+                let plain = Engine::builder(url);
+                self.configure.iter().fold(plain, |engine, configure| configure(engine))
+            };
+            let engine = configured().build().map_err(settings)?;
+            let watching = configured().application_name(MONITOR).build().map_err(settings)?;
+            Ok(NodeParts::new(role.clone().into(), engine, watching))
         };
         let replicas = self.replicas.iter().enumerate();
         let replicas = replicas.map(|(index, url)| one(format!("replica {}", index + 1), url));

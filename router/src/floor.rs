@@ -82,7 +82,7 @@ impl std::error::Error for TokenRefusal {}
 ///
 /// # Errors
 /// Where the timelines do not allow an answer.
-pub fn floor_of(token: &CommitToken, current: Option<u32>, forks: &[Fork]) -> Result<Lsn, TokenRefusal> {
+pub(crate) fn floor_of(token: &CommitToken, current: Option<u32>, forks: &[Fork]) -> Result<Lsn, TokenRefusal> {
     let cannot_tell = TokenRefusal::CannotTell { token: token.timeline, ours: current };
     let Some(current) = current else { return Err(cannot_tell) };
     let position = Lsn(token.position);
