@@ -5,12 +5,16 @@
 //! that list. A folder counts only if it holds every program that a cluster needs, in a version that we
 //! support; what was passed over is kept with its reason, for the one message that a user sees.
 
+mod system;
 mod wheel;
 
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+pub use system::install_system;
+pub use wheel::{Progress, unpack_wheel};
 
 /// The oldest major version that runs here: before it, a paused replay cannot be told from a requested pause.
 const OLDEST: u32 = 14;

@@ -17,6 +17,6 @@ pub use cluster::{Cluster, ClusterBuilder, cluster};
 pub use error::Error;
 pub use folder::sweep;
 pub use node::Node;
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Side};
 pub use shared::{SharedCluster, TestDatabase, shared, shared_with_replicas};
-pub use tls::Certificates;
+pub use tls::{Certificates, ServerCert, TlsFront};

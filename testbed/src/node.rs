@@ -73,7 +73,7 @@ impl Node {
             let mut node = Self::new(shared, name, follows.clone())?;
             match node.start().await {
                 Ok(()) => {
-                    node.tls = NodeTls::for_node(&node)?;
+                    node.tls = NodeTls::before(node.port, shared).await?;
                     return Ok(node);
                 }
                 // Somebody else was faster on this port.
@@ -348,10 +348,6 @@ impl Node {
     /// A fault-injecting TCP proxy before this node.
     pub async fn proxy(&self) -> Result<Proxy, Error> {
         Proxy::before(self.port).await
-    }
-
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
     }
 
     /// Sends a signal to its postmaster, if it runs.
