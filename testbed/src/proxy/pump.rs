@@ -146,8 +146,9 @@ async fn write(
             }
             to.write_all(piece).await?;
             if let Some(rate) = now.throttle {
-                let share = Duration::from_secs_f64(piece.len() as f64 / rate as f64);
-                tokio::time::sleep(share).await;
+                let share = Duration::from_secs(piece.len() as u64).as_nanos() / u128::from(rate);
+                tokio::time::sleep(Duration::from_nanos(share.try_into().unwrap_or(u64::MAX)))
+                    .await;
             } else if now.split_bytes {
                 tokio::task::yield_now().await;
             }
