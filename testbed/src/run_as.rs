@@ -208,10 +208,10 @@ fn copy_within_reach(install: &Installation, user: RunAs) -> Result<PathBuf, Err
             target.display()
         )));
     }
-    // Whoever renames first wins; the other's copy is as good.
-    if fs::rename(partial.path().join("copy"), &target).is_err() && !target.is_dir() {
+    // Whoever renames first wins; the other's copy is as good, unless it is a stranger's.
+    if fs::rename(partial.path().join("copy"), &target).is_err() && !user.owns(&target) {
         return Err(Error::Refused(format!(
-            "could not create {}",
+            "could not put a copy of PostgreSQL at {}; remove what is there",
             target.display()
         )));
     }
