@@ -39,9 +39,9 @@
 
 mod address;
 mod backend;
-mod cancel;
 mod committed;
 mod connection;
+mod dial;
 mod engine;
 mod error;
 mod factory;
@@ -64,7 +64,7 @@ pub use stream::RowStream;
 pub use token::{CommitToken, Strength, TokenError};
 pub use tokio_postgres::{Row, types};
 
-pub use address::{EngineOptions, SslMode};
+pub use address::{EngineOptions, SslMode, TargetSessionAttrs};
 pub use backend::PgBackend;
 pub use connection::PgConnection;
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, Outcome};

@@ -1,0 +1,222 @@
+//! One connection: the driver's client, the record of its wire, and its prepared statements.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt;
+use lru::LruCache;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Statement};
+
+use crate::address::{Place, Target};
+use crate::dial::{Encryption, dial};
+use crate::error::{Error, ErrorKind};
+use crate::wire::{TransactionStatus, Wire};
+
+/// How many prepared statements a connection keeps.
+const STATEMENTS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// The message that asks a server to cancel what a connection is doing begins so.
+const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
+
+/// A connection to a PostgreSQL server.
+///
+/// It comes out of the pool by [`Engine::connect`](crate::Engine::connect), and its client is the driver's own.
+/// It goes back as it is: an open transaction is rolled back, a statement that still runs is cancelled, and
+/// settings, temporary tables and the like stay (say `DISCARD ALL` where that matters).
+pub struct PgConnection {
+    client: Client,
+    wire: Arc<Wire>,
+    statements: Mutex<LruCache<Box<str>, Statement>>,
+    /// Something may be queued with the driver whose answer nobody has seen.
+    unsettled: AtomicBool,
+    /// Its transaction's end is queued and need not be waited for.
+    ended: AtomicBool,
+    /// The task that moves bytes between client and server.
+    task: JoinHandle<()>,
+    target: Arc<Target>,
+    place: Place,
+    encryption: Encryption,
+}
+
+impl PgConnection {
+    pub(crate) fn new(
+        client: Client,
+        wire: Arc<Wire>,
+        task: JoinHandle<()>,
+        target: Arc<Target>,
+        place: Place,
+        encryption: Encryption,
+    ) -> Self {
+        Self {
+            client,
+            wire,
+            statements: Mutex::new(LruCache::new(STATEMENTS)),
+            unsettled: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            task,
+            target,
+            place,
+            encryption,
+        }
+    }
+
+    /// The driver's client.
+    ///
+    /// What is done with it is not seen, so the connection is asked where it stands when it comes back.
+    pub fn client(&self) -> &Client {
+        self.driver()
+    }
+
+    /// The driver's client, for what needs it exclusively (its transactions). As [`client`](Self::client).
+    pub fn client_mut(&mut self) -> &mut Client {
+        self.unsettle();
+        &mut self.client
+    }
+
+    /// The server's process for this connection, as in `pg_stat_activity`.
+    pub fn process_id(&self) -> Option<i32> {
+        self.wire.key().map(|(process, _)| process)
+    }
+
+    /// The server's version, as it names it.
+    pub fn server_version(&self) -> Option<String> {
+        self.wire.server_version()
+    }
+
+    /// Whether the server was (or became) a standby, as far as it has told.
+    pub fn in_hot_standby(&self) -> Option<bool> {
+        self.wire.in_hot_standby()
+    }
+
+    /// The client, for code of ours that says [`settled`](Self::settled) once it has all answers. If it is
+    /// dropped half-way, nobody says so, and the connection is cleaned at its return.
+    pub(crate) fn driver(&self) -> &Client {
+        self.unsettle();
+        &self.client
+    }
+
+    fn unsettle(&self) {
+        // Ordering: Relaxed; who looks at it at the return has the connection to itself.
+        self.unsettled.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that all that was sent has been answered, or is on its way and known to the wire.
+    pub(crate) fn settled(&self) {
+        // Ordering: Relaxed, as in `unsettle`.
+        self.unsettled.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// The statement, if it is prepared already.
+    pub(crate) fn cached(&self, sql: &str) -> Option<Statement> {
+        self.statements.lock().get(sql).cloned()
+    }
+
+    /// Prepares a statement, or finds it prepared.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, it leaves nothing in the cache; a name that the server may know by then is not used
+    /// again.
+    pub(crate) async fn prepare(&self, sql: &str) -> Result<Statement, Error> {
+        if let Some(statement) = self.cached(sql) {
+            return Ok(statement);
+        }
+        let statement = self.driver().prepare(sql).await?;
+        let evicted = self.statements.lock().push(sql.into(), statement.clone());
+        drop(evicted); // Without the lock: the driver tells the server.
+        Ok(statement)
+    }
+
+    /// Drops a prepared statement that no longer fits.
+    pub(crate) fn forget(&self, sql: &str) {
+        let forgotten = self.statements.lock().pop(sql);
+        drop(forgotten);
+    }
+
+    /// Queues a simple query and does not wait. Its answers come before those to whatever is sent next.
+    pub(crate) fn queue(&self, sql: &str) {
+        // The driver queues at the first poll, and reads and drops the answers of a dropped future.
+        let queued = self.client.simple_query_raw(sql).now_or_never();
+        debug_assert!(queued.is_some(), "the driver queues without waiting");
+    }
+
+    /// Ends a transaction in which nothing can have gone wrong, without waiting.
+    pub(crate) fn end_unacknowledged(&self, sql: &str) {
+        self.queue(sql);
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the transaction's end was queued just now; asked once.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether something may be under way that nobody waits for.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::Relaxed) || self.wire.unanswered() > 0
+    }
+
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.wire.transaction() != TransactionStatus::Idle
+    }
+
+    /// Asks the server to cancel what this connection is doing; ready once the request has been carried out.
+    pub(crate) async fn cancel(&self) -> Result<(), Error> {
+        let Some((process, secret)) = self.wire.key() else {
+            return Err(Error::new(ErrorKind::Usage, "the server gave no key to cancel with"));
+        };
+        let request = [&CANCEL_REQUEST[..], &process.to_be_bytes(), &secret.to_be_bytes()].concat();
+        let mut channel = dial(&self.target, &self.place, self.encryption).await?;
+        let lost = |cause| Error::from_source(ErrorKind::Connect, "the cancel request broke", cause);
+        channel.write_all(&request).await.map_err(lost)?;
+        channel.flush().await.map_err(lost)?;
+        // The server answers by closing, after it has sent the signal. A reset says the same.
+        let mut nothing = [0; 16];
+        while matches!(channel.read(&mut nothing).await, Ok(read) if read > 0) {}
+        Ok(())
+    }
+
+    /// Says goodbye; ready once the server has let go.
+    pub(crate) async fn close(self) {
+        let Self { client, task, .. } = self;
+        let mut task = AbortOnDrop(task);
+        drop(client); // The task sends Terminate, and reads to the end of the stream.
+        let _ended = (&mut task.0).await;
+    }
+
+    /// Ends without a goodbye.
+    pub(crate) fn terminate(self) {
+        self.task.abort();
+    }
+}
+
+/// Ends a connection's task with whoever waits for it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl fmt::Debug for PgConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgConnection")
+            .field("place", &self.place)
+            .field("process_id", &self.process_id())
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

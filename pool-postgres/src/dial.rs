@@ -1,0 +1,222 @@
+//! From a place to a stream that speaks the protocol: name, socket, TLS.
+//!
+//! Names are asked for at each connect, and each of their addresses is tried in turn. TLS is agreed on and
+//! shaken hands over before the driver sees the stream, so that everything above it is recorded.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::address::{Place, SslMode, Target};
+use crate::error::{Error, ErrorKind};
+use crate::tls;
+
+/// The message that asks a server for TLS.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// Whether to ask for TLS on this attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    No,
+    IfOffered,
+    Yes,
+}
+
+/// The attempts that a mode makes, in order; a later one only where the server refused the one before.
+pub(crate) fn attempts(mode: SslMode, place: &Place) -> &'static [Encryption] {
+    match (place, mode) {
+        // As with libpq, a Unix socket needs no encryption.
+        (Place::Unix { .. }, _) | (_, SslMode::Disable) => &[Encryption::No],
+        (_, SslMode::Allow) => &[Encryption::No, Encryption::IfOffered],
+        (_, SslMode::Prefer) => &[Encryption::IfOffered, Encryption::No],
+        (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => &[Encryption::Yes],
+    }
+}
+
+/// Opens a stream to a place.
+pub(crate) async fn dial(
+    target: &Target,
+    place: &Place,
+    encryption: Encryption,
+) -> Result<Channel, Error> {
+    let unreachable =
+        |cause| Error::from_source(ErrorKind::Connect, format!("could not connect to {place}"), cause);
+    let (mut socket, host) = match place {
+        Place::Unix { socket } => {
+            (Socket::Unix(UnixStream::connect(socket).await.map_err(unreachable)?), "")
+        }
+        Place::Tcp { host, port } => {
+            let socket = tcp(host, *port, target).await.map_err(unreachable)?;
+            (Socket::Tcp(socket), host.as_str())
+        }
+    };
+    if encryption == Encryption::No {
+        return Ok(Channel::Plain(socket));
+    }
+    // Built before anything is sent: a certificate file that can't be read is no reason to bother the server.
+    let mut connector = tls::connector(target.sslmode, target.sslrootcert.as_ref())?;
+    socket.write_all(&SSL_REQUEST).await.map_err(unreachable)?;
+    match socket.read_u8().await.map_err(unreachable)? {
+        b'S' => {}
+        b'N' if encryption == Encryption::IfOffered => return Ok(Channel::Plain(socket)),
+        b'N' => {
+            return Err(Error::new(
+                ErrorKind::Tls,
+                format!(
+                    "{place} offers no TLS, and the sslmode demands it: switch it on at the server, or set \
+                     sslmode=prefer"
+                ),
+            ));
+        }
+        _ => {
+            return Err(Error::new(
+                ErrorKind::Connect,
+                format!("{place} did not answer like a PostgreSQL server: look at the host and the port"),
+            ));
+        }
+    }
+    let handshake = <MakeRustlsConnect as MakeTlsConnect<Socket>>::make_tls_connect(&mut connector, host)
+        .map_err(|error| Error::from_source(ErrorKind::Tls, format!("no TLS name in {place}"), error))?;
+    let stream = handshake.connect(socket).await.map_err(|cause| {
+        Error::from_source(
+            ErrorKind::Tls,
+            format!("the TLS handshake with {place} failed{}", remedy(&cause)),
+            cause,
+        )
+    })?;
+    Ok(Channel::Tls(Box::new(stream)))
+}
+
+/// What to do about a handshake that failed.
+fn remedy(cause: &io::Error) -> &'static str {
+    use rustls::CertificateError as C;
+    let inner = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(certificate)) = inner else { return "" };
+    match certificate {
+        C::UnknownIssuer => ": name the authority that signed the server's certificate in sslrootcert",
+        C::Expired | C::ExpiredContext { .. } => ": the server's certificate has expired, renew it",
+        C::NotValidForName | C::NotValidForNameContext { .. } => {
+            ": the server's certificate names another host (a common name alone does not count): connect by a \
+             name that is in it, or use sslmode=verify-ca"
+        }
+        _ => "",
+    }
+}
+
+async fn tcp(host: &str, port: u16, target: &Target) -> io::Result<TcpStream> {
+    let mut last = None;
+    for address in lookup_host((host, port)).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                tune(&stream, target)?;
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address")))
+}
+
+fn tune(stream: &TcpStream, target: &Target) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    if let Some(keepalive) = target.keepalive {
+        let probes = TcpKeepalive::new()
+            .with_time(keepalive.idle)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.count);
+        socket.set_tcp_keepalive(&probes)?;
+    }
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(target.tcp_user_timeout)?;
+    Ok(())
+}
+
+/// A connected socket.
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+type Encrypted = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+/// A stream that the protocol can be spoken over.
+pub(crate) enum Channel {
+    Plain(Socket),
+    Tls(Box<Encrypted>),
+}
+
+macro_rules! stream {
+    ($type:ident, $first:ident, $second:ident) => {
+        impl AsyncRead for $type {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_read(cx, buf),
+                    Self::$second(stream) => Pin::new(stream).poll_read(cx, buf),
+                }
+            }
+        }
+
+        impl AsyncWrite for $type {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_write(cx, buf),
+                    Self::$second(stream) => Pin::new(stream).poll_write(cx, buf),
+                }
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_flush(cx),
+                    Self::$second(stream) => Pin::new(stream).poll_flush(cx),
+                }
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_shutdown(cx),
+                    Self::$second(stream) => Pin::new(stream).poll_shutdown(cx),
+                }
+            }
+        }
+    };
+}
+
+stream!(Socket, Tcp, Unix);
+stream!(Channel, Plain, Tls);
+
+impl TlsStream for Channel {
+    fn channel_binding(&self) -> ChannelBinding {
+        match self {
+            Self::Plain(_) => ChannelBinding::none(),
+            Self::Tls(stream) => stream.channel_binding(),
+        }
+    }
+}
+
+/// Tells the driver that hands were shaken already: the stream goes through as it is.
+pub(crate) struct Shaken;
+
+impl<S: TlsStream + Unpin> TlsConnect<S> for Shaken {
+    type Stream = S;
+    type Error = io::Error;
+    type Future = std::future::Ready<io::Result<S>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        std::future::ready(Ok(stream))
+    }
+}
