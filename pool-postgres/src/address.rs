@@ -171,7 +171,10 @@ pub enum TargetSessionAttrs {
 impl EngineOptions {
     /// Adds a host (a name, an address, or the folder of a Unix socket) and its port.
     pub fn host(mut self, host: impl Into<String>, port: impl Into<Option<u16>>) -> Self {
-        self.hosts.push(HostPort { host: host.into(), port: port.into() });
+        self.hosts.push(HostPort {
+            host: host.into(),
+            port: port.into(),
+        });
         self
     }
 
@@ -223,7 +226,10 @@ impl EngineOptions {
     }
 
     pub(crate) fn pool_settings(&self) -> PoolSettings {
-        PoolSettings { connect_timeout: self.connect_timeout, ..self.pool.clone() }
+        PoolSettings {
+            connect_timeout: self.connect_timeout,
+            ..self.pool.clone()
+        }
     }
 }
 

@@ -24,7 +24,9 @@ pub struct PgBackend {
 impl PgBackend {
     /// Fills in what the options leave open, from the environment.
     pub(crate) fn new(options: EngineOptions) -> Result<Self, Error> {
-        Ok(Self { target: Arc::new(Target::new(options)?) })
+        Ok(Self {
+            target: Arc::new(Target::new(options)?),
+        })
     }
 
     /// Tries the places in turn; the first of the wanted kind will do.
@@ -58,11 +60,14 @@ impl PgBackend {
                 other => return other,
             }
         }
-        let error = refused.unwrap_or_else(|| Error::new(ErrorKind::Connect, "no attempt was made"));
+        let error =
+            refused.unwrap_or_else(|| Error::new(ErrorKind::Connect, "no attempt was made"));
         if self.target.sslmode == SslMode::Disable && error.to_string().contains("no encryption") {
             return Err(Error::from_source(
                 ErrorKind::Tls,
-                format!("{place} demands TLS, and sslmode=disable forbids it: set sslmode=require or better"),
+                format!(
+                    "{place} demands TLS, and sslmode=disable forbids it: set sslmode=require or better"
+                ),
                 error,
             ));
         }
@@ -85,7 +90,14 @@ impl PgBackend {
             }
         });
         let target = Arc::clone(&self.target);
-        Ok(PgConnection::new(client, wire, task, target, place.clone(), encryption))
+        Ok(PgConnection::new(
+            client,
+            wire,
+            task,
+            target,
+            place.clone(),
+            encryption,
+        ))
     }
 }
 
@@ -185,7 +197,10 @@ impl Backend for PgBackend {
         }
         conn.settled();
         if conn.is_in_transaction() || conn.is_unsettled() {
-            return Err(Error::new(ErrorKind::ConnectionLost, "the connection did not come to rest"));
+            return Err(Error::new(
+                ErrorKind::ConnectionLost,
+                "the connection did not come to rest",
+            ));
         }
         Ok(())
     }

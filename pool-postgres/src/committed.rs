@@ -35,6 +35,10 @@ pub enum Durability {
 impl Committed {
     /// Nothing was begun, or nothing was written.
     pub(crate) fn nothing() -> Self {
-        Self { token: None, durability: Durability::Durable, token_lost: false }
+        Self {
+            token: None,
+            durability: Durability::Durable,
+            token_lost: false,
+        }
     }
 }

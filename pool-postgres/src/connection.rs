@@ -175,11 +175,20 @@ impl PgConnection {
     /// Asks the server to cancel what this connection is doing; ready once the request has been carried out.
     pub(crate) async fn cancel(&self) -> Result<(), Error> {
         let Some((process, secret)) = self.wire.key() else {
-            return Err(Error::new(ErrorKind::Usage, "the server gave no key to cancel with"));
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "the server gave no key to cancel with",
+            ));
         };
-        let request = [&CANCEL_REQUEST[..], &process.to_be_bytes(), &secret.to_be_bytes()].concat();
+        let request = [
+            &CANCEL_REQUEST[..],
+            &process.to_be_bytes(),
+            &secret.to_be_bytes(),
+        ]
+        .concat();
         let mut channel = dial(&self.target, &self.place, self.encryption).await?;
-        let lost = |cause| Error::from_source(ErrorKind::Connect, "the cancel request broke", cause);
+        let lost =
+            |cause| Error::from_source(ErrorKind::Connect, "the cancel request broke", cause);
         channel.write_all(&request).await.map_err(lost)?;
         channel.flush().await.map_err(lost)?;
         // The server answers by closing, after it has sent the signal. A reset says the same.

@@ -45,12 +45,18 @@ pub(crate) async fn dial(
     place: &Place,
     encryption: Encryption,
 ) -> Result<Channel, Error> {
-    let unreachable =
-        |cause| Error::from_source(ErrorKind::Connect, format!("could not connect to {place}"), cause);
+    let unreachable = |cause| {
+        Error::from_source(
+            ErrorKind::Connect,
+            format!("could not connect to {place}"),
+            cause,
+        )
+    };
     let (mut socket, host) = match place {
-        Place::Unix { socket } => {
-            (Socket::Unix(UnixStream::connect(socket).await.map_err(unreachable)?), "")
-        }
+        Place::Unix { socket } => (
+            Socket::Unix(UnixStream::connect(socket).await.map_err(unreachable)?),
+            "",
+        ),
         Place::Tcp { host, port } => {
             let socket = tcp(host, *port, target).await.map_err(unreachable)?;
             (Socket::Tcp(socket), host.as_str())
@@ -77,12 +83,17 @@ pub(crate) async fn dial(
         _ => {
             return Err(Error::new(
                 ErrorKind::Connect,
-                format!("{place} did not answer like a PostgreSQL server: look at the host and the port"),
+                format!(
+                    "{place} did not answer like a PostgreSQL server: look at the host and the port"
+                ),
             ));
         }
     }
-    let handshake = <MakeRustlsConnect as MakeTlsConnect<Socket>>::make_tls_connect(&mut connector, host)
-        .map_err(|error| Error::from_source(ErrorKind::Tls, format!("no TLS name in {place}"), error))?;
+    let handshake =
+        <MakeRustlsConnect as MakeTlsConnect<Socket>>::make_tls_connect(&mut connector, host)
+            .map_err(|error| {
+                Error::from_source(ErrorKind::Tls, format!("no TLS name in {place}"), error)
+            })?;
     let stream = handshake.connect(socket).await.map_err(|cause| {
         Error::from_source(
             ErrorKind::Tls,
@@ -96,10 +107,16 @@ pub(crate) async fn dial(
 /// What to do about a handshake that failed.
 fn remedy(cause: &io::Error) -> &'static str {
     use rustls::CertificateError as C;
-    let inner = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let Some(rustls::Error::InvalidCertificate(certificate)) = inner else { return "" };
+    let inner = cause
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(certificate)) = inner else {
+        return "";
+    };
     match certificate {
-        C::UnknownIssuer => ": name the authority that signed the server's certificate in sslrootcert",
+        C::UnknownIssuer => {
+            ": name the authority that signed the server's certificate in sslrootcert"
+        }
         C::Expired | C::ExpiredContext { .. } => ": the server's certificate has expired, renew it",
         C::NotValidForName | C::NotValidForNameContext { .. } => {
             ": the server's certificate names another host (a common name alone does not count): connect by a \

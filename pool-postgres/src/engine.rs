@@ -144,7 +144,13 @@ impl Engine {
         async move {
             let mut connection = self.pool.get_at(place).await?;
             let answer = connection.driver().simple_query("").await;
-            answer.map(|_| ()).map_err(|error| noted(&mut connection, Error::from(error)))
+            match answer {
+                Ok(_) => {
+                    connection.settled();
+                    Ok(())
+                }
+                Err(error) => Err(noted(&mut connection, Error::from(error))),
+            }
         }
     }
 
@@ -197,7 +203,11 @@ impl Engine {
                 },
             };
             let driver = connection.driver();
-            match driver.query_raw(&statement, params.iter().copied()).await.map_err(Error::from) {
+            match driver
+                .query_raw(&statement, params.iter().copied())
+                .await
+                .map_err(Error::from)
+            {
                 Ok(rows) => break rows,
                 // Refused before it ran: prepare it anew.
                 Err(error) if is_stale(&error) && !tried => {
@@ -207,13 +217,21 @@ impl Engine {
                 Err(error) => return Err(noted(&mut connection, error)),
             }
         };
-        read(rows).await.map_err(|error| noted(&mut connection, Error::from(error)))
+        match read(rows).await {
+            Ok(value) => {
+                connection.settled();
+                Ok(value)
+            }
+            Err(error) => Err(noted(&mut connection, Error::from(error))),
+        }
     }
 }
 
 /// Tells the pool of an error that may say something about other connections.
 fn noted(connection: &mut PooledConnection<'_, PgBackend>, error: Error) -> Error {
-    if !error.connection_is_good() {
+    if error.connection_is_good() {
+        connection.settled();
+    } else {
         connection.report(&error);
     }
     error
@@ -228,6 +246,8 @@ impl ConnectionSource for Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("pool", &self.pool.status()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("pool", &self.pool.status())
+            .finish_non_exhaustive()
     }
 }

@@ -144,12 +144,18 @@ impl Error {
 
     /// The server's detail. It may hold values of the row that was refused.
     pub fn detail(&self) -> Option<&str> {
-        self.0.server.as_ref().and_then(|server| server.detail.as_deref())
+        self.0
+            .server
+            .as_ref()
+            .and_then(|server| server.detail.as_deref())
     }
 
     /// The server's hint.
     pub fn hint(&self) -> Option<&str> {
-        self.0.server.as_ref().and_then(|server| server.hint.as_deref())
+        self.0
+            .server
+            .as_ref()
+            .and_then(|server| server.hint.as_deref())
     }
 
     /// The node that it came from, where there are several.
@@ -192,8 +198,14 @@ fn is_loss(kind: ErrorKind) -> bool {
     use ErrorKind as K;
     matches!(
         kind,
-        K::ConnectionLost | K::OutcomeUnknown | K::Timeout | K::Connect | K::Authentication | K::Tls
-            | K::NoSuchDatabase | K::TooManyConnections
+        K::ConnectionLost
+            | K::OutcomeUnknown
+            | K::Timeout
+            | K::Connect
+            | K::Authentication
+            | K::Tls
+            | K::NoSuchDatabase
+            | K::TooManyConnections
     )
 }
 
@@ -234,7 +246,12 @@ impl From<tokio_postgres::Error> for Error {
         // The driver's text is "what: cause"; the cause goes on as the cause.
         let text = error.to_string();
         let what = text.split(": ").next().unwrap_or(&text).to_owned();
-        let parameter = ["error serializing parameter", "error deserializing", "expected ", "invalid column"];
+        let parameter = [
+            "error serializing parameter",
+            "error deserializing",
+            "expected ",
+            "invalid column",
+        ];
         let (kind, message) = if parameter.iter().any(|start| what.starts_with(start)) {
             (ErrorKind::Parameter, what)
         } else if what.starts_with("query returned an unexpected number of rows") {
@@ -244,9 +261,15 @@ impl From<tokio_postgres::Error> for Error {
         } else if what.starts_with("error performing TLS handshake") {
             (ErrorKind::Tls, what)
         } else if closed {
-            (ErrorKind::ConnectionLost, "the connection was closed".to_owned())
+            (
+                ErrorKind::ConnectionLost,
+                "the connection was closed".to_owned(),
+            )
         } else {
-            (ErrorKind::ConnectionLost, format!("the connection broke: {what}"))
+            (
+                ErrorKind::ConnectionLost,
+                format!("the connection broke: {what}"),
+            )
         };
         let mut ours = Self::new(kind, message);
         if let Some(cause) = error.into_source() {
@@ -266,7 +289,10 @@ impl From<GetError<Error>> for Error {
             }
             GetError::TimedOut(timed_out) => {
                 let cause = timed_out.last_connect_error.as_ref();
-                (ErrorKind::PoolTimeout, cause.and_then(ConnectError::backend_error).cloned())
+                (
+                    ErrorKind::PoolTimeout,
+                    cause.and_then(ConnectError::backend_error).cloned(),
+                )
             }
             GetError::Down { cause, .. } => (ErrorKind::PoolDown, cause.backend_error().cloned()),
             GetError::Closed => (ErrorKind::PoolClosed, None),
@@ -304,7 +330,9 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("Error");
-        fields.field("kind", &self.0.kind).field("message", &self.0.message);
+        fields
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message);
         if let Some(node) = &self.0.node {
             fields.field("node", node);
         }
@@ -317,6 +345,9 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_ref().map(|cause| &**cause as &(dyn StdError + 'static))
+        self.0
+            .source
+            .as_ref()
+            .map(|cause| &**cause as &(dyn StdError + 'static))
     }
 }

@@ -51,7 +51,10 @@ impl SessionFactory {
 
     /// A factory on the same source whose sessions begin otherwise.
     pub fn with_options(&self, options: SessionOptions) -> Self {
-        Self { source: Arc::clone(&self.source), options }
+        Self {
+            source: Arc::clone(&self.source),
+            options,
+        }
     }
 
     /// A factory whose sessions are read-only on the server.
@@ -93,7 +96,10 @@ impl SessionFactory {
     where
         E: From<Error>,
     {
-        let options = SessionOptions { autocommit: false, ..self.options };
+        let options = SessionOptions {
+            autocommit: false,
+            ..self.options
+        };
         let mut session = Session::new(Arc::clone(&self.source), options);
         async move {
             session.set_managed();
@@ -119,6 +125,8 @@ impl From<Engine> for SessionFactory {
 
 impl fmt::Debug for SessionFactory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionFactory").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("SessionFactory")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

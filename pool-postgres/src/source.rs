@@ -52,7 +52,12 @@ pub struct Checkout<'a> {
 impl Checkout<'_> {
     /// A first request.
     pub fn new(place: &'static Location<'static>, read_only: bool) -> Self {
-        Self { place, read_only, attempt: 0, refused: None }
+        Self {
+            place,
+            read_only,
+            attempt: 0,
+            refused: None,
+        }
     }
 }
 
@@ -70,7 +75,12 @@ pub struct Lease {
 impl Lease {
     /// Lends a connection, without conditions.
     pub fn new(connection: OwnedPooledConnection<PgBackend>) -> Self {
-        Self { connection, guard: None, token_system: None, observer: None }
+        Self {
+            connection,
+            guard: None,
+            token_system: None,
+            observer: None,
+        }
     }
 
     /// Has a statement decide whether the transaction counts.
@@ -146,13 +156,18 @@ impl Guard {
         sql: impl Into<String>,
         verify: impl FnOnce(&GuardRows) -> Result<(), Error> + Send + 'static,
     ) -> Self {
-        Self { sql: sql.into(), verify: Box::new(verify) }
+        Self {
+            sql: sql.into(),
+            verify: Box::new(verify),
+        }
     }
 }
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("sql", &self.sql).finish_non_exhaustive()
+        f.debug_struct("Guard")
+            .field("sql", &self.sql)
+            .finish_non_exhaustive()
     }
 }
 

@@ -23,7 +23,10 @@ pub struct RowStream<'s> {
 
 impl<'s> RowStream<'s> {
     pub(crate) fn new(session: &'s mut Session, rows: tokio_postgres::RowStream) -> Self {
-        Self { session, rows: Some(Box::pin(rows)) }
+        Self {
+            session,
+            rows: Some(Box::pin(rows)),
+        }
     }
 
     /// The next row, or `None` after the last.
@@ -66,6 +69,8 @@ impl Drop for RowStream<'_> {
 
 impl fmt::Debug for RowStream<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RowStream").field("finished", &self.rows.is_none()).finish_non_exhaustive()
+        f.debug_struct("RowStream")
+            .field("finished", &self.rows.is_none())
+            .finish_non_exhaustive()
     }
 }

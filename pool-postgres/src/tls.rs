@@ -17,7 +17,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::address::{RootCertificates, SslMode};
@@ -41,7 +43,9 @@ pub(crate) fn connector(
         _ => Trust::Anybody,
     };
     let verifier = Arc::new(Verifier { trust, provider });
-    let mut config = builder.with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let mut config = builder
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
     // What a server that was asked without SSLRequest would want to see; harmless otherwise.
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     Ok(MakeRustlsConnect::new(config))
@@ -81,18 +85,29 @@ fn store(roots: Option<&RootCertificates>) -> Result<RootCertStore, Error> {
             )
         })?,
     };
-    let unreadable = |error| tls(format!("the certificates in {} can't be read", file.display()), error);
+    let unreadable = |error| {
+        tls(
+            format!("the certificates in {} can't be read", file.display()),
+            error,
+        )
+    };
     let certificates = CertificateDer::pem_file_iter(&file).map_err(unreadable)?;
     for certificate in certificates {
         let certificate = certificate.map_err(unreadable)?;
-        store
-            .add(certificate)
-            .map_err(|error| tls(format!("a certificate in {} can't be used", file.display()), error))?;
+        store.add(certificate).map_err(|error| {
+            tls(
+                format!("a certificate in {} can't be used", file.display()),
+                error,
+            )
+        })?;
     }
     if store.is_empty() {
         return Err(Error::new(
             ErrorKind::Tls,
-            format!("{} holds no certificate: sslrootcert must be a PEM file", file.display()),
+            format!(
+                "{} holds no certificate: sslrootcert must be a PEM file",
+                file.display()
+            ),
         ));
     }
     Ok(store)
@@ -170,6 +185,8 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -86,7 +86,10 @@ impl FromStr for CommitToken {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        let error = |reason| TokenError { input: shortened(text), reason };
+        let error = |reason| TokenError {
+            input: shortened(text),
+            reason,
+        };
         let parts: Vec<&str> = text.split('.').collect();
         let [version, system, timeline, position, strength] = parts[..] else {
             return Err(error("it has not five parts"));
@@ -106,15 +109,24 @@ impl FromStr for CommitToken {
             "w" => Strength::Weak,
             _ => return Err(error("it ends in neither `s` nor `w`")),
         };
-        Ok(Self { system_identifier, timeline, position, strength })
+        Ok(Self {
+            system_identifier,
+            timeline,
+            position,
+            strength,
+        })
     }
 }
 
 /// Stricter than `from_str_radix`, which takes a sign: one token has one text.
 fn hex(digits: &str) -> Option<u64> {
-    let plain = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let plain = digits
+        .bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let canonical = digits == "0" || !digits.starts_with('0');
-    (plain && canonical).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    (plain && canonical)
+        .then(|| u64::from_str_radix(digits, 16).ok())
+        .flatten()
 }
 
 /// What of a refused token is quoted: it may come from anybody.
@@ -149,7 +161,10 @@ impl Error for TokenError {}
 /// A position as PostgreSQL writes it: two hexadecimal halves with a slash between.
 pub(crate) fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
-    let (high, low) = (u32::from_str_radix(high, 16).ok()?, u32::from_str_radix(low, 16).ok()?);
+    let (high, low) = (
+        u32::from_str_radix(high, 16).ok()?,
+        u32::from_str_radix(low, 16).ok()?,
+    );
     Some(u64::from(high) << 32 | u64::from(low))
 }
 
@@ -163,7 +178,10 @@ mod tests {
 
     #[test]
     fn a_token_parses_back_to_itself() {
-        for text in ["1.0.1.0.s", "1.ffffffffffffffff.ffffffff.ffffffffffffffff.w"] {
+        for text in [
+            "1.0.1.0.s",
+            "1.ffffffffffffffff.ffffffff.ffffffffffffffff.w",
+        ] {
             assert_eq!(token(text).to_string(), text);
         }
     }
@@ -186,7 +204,11 @@ mod tests {
             let error = text.parse::<CommitToken>().expect_err(text).to_string();
             assert!(error.contains(reason) && error.contains(text), "{error}");
         }
-        let long = "x".repeat(5000).parse::<CommitToken>().expect_err("too long").to_string();
+        let long = "x"
+            .repeat(5000)
+            .parse::<CommitToken>()
+            .expect_err("too long")
+            .to_string();
         assert!(long.len() < 300, "{long}");
     }
 

@@ -103,7 +103,11 @@ impl Wire {
     pub(crate) fn since(&self, mark: usize) -> Since {
         let record = self.0.lock();
         let mut since = Since::default();
-        for event in record.events.iter().skip(mark.saturating_sub(record.forgotten)) {
+        for event in record
+            .events
+            .iter()
+            .skip(mark.saturating_sub(record.forgotten))
+        {
             match event {
                 Event::Tag(tag) => since.tags.push(tag.clone()),
                 Event::Notice(code) => since.notices.push(code.clone()),
@@ -128,16 +132,23 @@ impl Wire {
         let record = &mut *self.0.lock();
         let written = &mut record.written;
         // Frames that we write are as long as we make them.
-        let _ = record.outbound.feed(bytes, u32::MAX, |_| false, |kind, _| {
-            *written += u64::from(matches!(kind, b'Q' | b'S'));
-        });
+        let _ = record.outbound.feed(
+            bytes,
+            u32::MAX,
+            |_| false,
+            |kind, _| {
+                *written += u64::from(matches!(kind, b'Q' | b'S'));
+            },
+        );
     }
 
     fn read(&self, bytes: &[u8]) -> io::Result<()> {
         let record = &mut *self.0.lock();
         let mut inbound = std::mem::replace(&mut record.inbound, Frames::typed());
         let kept = |kind| matches!(kind, b'Z' | b'C' | b'N' | b'K' | b'S');
-        let fed = inbound.feed(bytes, LONGEST_FRAME, kept, |kind, body| record.came(kind, body));
+        let fed = inbound.feed(bytes, LONGEST_FRAME, kept, |kind, body| {
+            record.came(kind, body)
+        });
         record.inbound = inbound;
         fed
     }
@@ -156,19 +167,28 @@ impl Record {
             }
             b'C' => self.note(Event::Tag(text(body))),
             b'N' => {
-                let code = body.split(|byte| *byte == 0).find(|field| field.first() == Some(&b'C'));
+                let code = body
+                    .split(|byte| *byte == 0)
+                    .find(|field| field.first() == Some(&b'C'));
                 self.note(Event::Notice(text(code.map_or(&[], |field| &field[1..]))));
             }
             b'K' => {
-                if let (Some(process), Some(secret)) = (body.first_chunk(), body.get(4..).and_then(<[u8]>::first_chunk)) {
+                if let (Some(process), Some(secret)) = (
+                    body.first_chunk(),
+                    body.get(4..).and_then(<[u8]>::first_chunk),
+                ) {
                     self.key = Some((i32::from_be_bytes(*process), i32::from_be_bytes(*secret)));
                 }
             }
             b'S' => {
                 let mut parts = body.split(|byte| *byte == 0);
                 match (parts.next(), parts.next()) {
-                    (Some(b"in_hot_standby"), Some(value)) => self.in_hot_standby = Some(value == b"on"),
-                    (Some(b"server_version"), Some(value)) => self.server_version = Some(text(value)),
+                    (Some(b"in_hot_standby"), Some(value)) => {
+                        self.in_hot_standby = Some(value == b"on")
+                    }
+                    (Some(b"server_version"), Some(value)) => {
+                        self.server_version = Some(text(value))
+                    }
                     _ => {}
                 }
             }
@@ -187,7 +207,10 @@ impl Record {
 
 /// A C string as text.
 fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
@@ -206,12 +229,23 @@ struct Frames {
 
 impl Frames {
     fn typed() -> Self {
-        Self { header: [0; 5], have: 0, untyped: false, body: 0, in_body: false, kept: Vec::new() }
+        Self {
+            header: [0; 5],
+            have: 0,
+            untyped: false,
+            body: 0,
+            in_body: false,
+            kept: Vec::new(),
+        }
     }
 
     fn start_up() -> Self {
         // As if a type byte had been read.
-        Self { have: 1, untyped: true, ..Self::typed() }
+        Self {
+            have: 1,
+            untyped: true,
+            ..Self::typed()
+        }
     }
 
     /// Takes bytes in. `keep` says of which types the body is wanted; `done` gets each frame.
@@ -236,7 +270,9 @@ impl Frames {
                 if length < 4 || length > longest {
                     return Err(io::Error::new(
                         io::ErrorKind::InvalidData,
-                        format!("the server announced a message of {length} bytes, which none of its messages has"),
+                        format!(
+                            "the server announced a message of {length} bytes, which none of its messages has"
+                        ),
                     ));
                 }
                 self.body = length - 4;
@@ -288,7 +324,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Recorded<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         // The driver reads and writes in one task, so no answer is read before its request is counted.
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         self.wire.wrote(&buf[..written]);
@@ -357,7 +397,11 @@ mod tests {
             let wire = Wire::new();
             let mark = wire.mark();
             out.chunks(size).for_each(|bytes| wire.wrote(bytes));
-            assert_eq!(wire.unanswered(), 3, "start-up, Query and Sync, {size} bytes at a time");
+            assert_eq!(
+                wire.unanswered(),
+                3,
+                "start-up, Query and Sync, {size} bytes at a time"
+            );
             for bytes in came.chunks(size) {
                 wire.read(bytes).expect("well-formed");
             }

@@ -59,8 +59,14 @@ pub(super) const SESSION_ATTRS: [(&str, TargetSessionAttrs); 6] = [
     ("prefer-standby", TargetSessionAttrs::PreferStandby),
 ];
 
-const SWITCH: [(&str, bool); 6] =
-    [("1", true), ("true", true), ("on", true), ("0", false), ("false", false), ("off", false)];
+const SWITCH: [(&str, bool); 6] = [
+    ("1", true),
+    ("true", true),
+    ("on", true),
+    ("0", false),
+    ("false", false),
+    ("off", false),
+];
 
 /// Sets one option, but for `host` and `port`, which belong together.
 pub(super) fn set(options: &mut EngineOptions, key: &str, value: &str) -> Result<(), Error> {
@@ -76,7 +82,9 @@ pub(super) fn set(options: &mut EngineOptions, key: &str, value: &str) -> Result
         "connect_timeout" => {
             let limit = seconds(key, value)?;
             if limit.is_zero() {
-                return Err(refused("connect_timeout is zero: set a positive number of seconds"));
+                return Err(refused(
+                    "connect_timeout is zero: set a positive number of seconds",
+                ));
             }
             options.connect_timeout = Some(limit);
         }
@@ -86,7 +94,8 @@ pub(super) fn set(options: &mut EngineOptions, key: &str, value: &str) -> Result
         }
         "options" => options.options = text(),
         "client_encoding" => {
-            if !["utf8", "utf-8", "auto", "unicode"].contains(&value.to_ascii_lowercase().as_str()) {
+            if !["utf8", "utf-8", "auto", "unicode"].contains(&value.to_ascii_lowercase().as_str())
+            {
                 return Err(refused(format!(
                     "client_encoding {value:?} can't be had: text is always UTF-8 here, so leave it out"
                 )));
@@ -123,33 +132,48 @@ pub(super) fn refused(message: impl Into<String>) -> Error {
 }
 
 fn unknown(key: &str) -> Error {
-    let nearest = KNOWN.iter().max_by(|a, b| {
-        strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b))
-    });
+    let nearest = KNOWN
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
     match nearest {
         Some(nearest) if strsim::jaro_winkler(key, nearest) > 0.75 => {
             refused(format!("unknown option {key:?}: did you mean {nearest:?}?"))
         }
-        _ => refused(format!("unknown option {key:?}: see the documentation of EngineOptions")),
+        _ => refused(format!(
+            "unknown option {key:?}: see the documentation of EngineOptions"
+        )),
     }
 }
 
 fn one_of<T: Copy>(key: &str, value: &str, choices: &[(&str, T)]) -> Result<T, Error> {
-    choices.iter().find(|(name, _)| *name == value).map(|(_, choice)| *choice).ok_or_else(|| {
-        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        refused(format!("{key} is {value:?}: it must be one of {}", names.join(", ")))
-    })
+    choices
+        .iter()
+        .find(|(name, _)| *name == value)
+        .map(|(_, choice)| *choice)
+        .ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            refused(format!(
+                "{key} is {value:?}: it must be one of {}",
+                names.join(", ")
+            ))
+        })
 }
 
 fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, Error> {
-    value
-        .parse()
-        .map_err(|_| refused(format!("{key} is {value:?}: it must be a whole number in its range")))
+    value.parse().map_err(|_| {
+        refused(format!(
+            "{key} is {value:?}: it must be a whole number in its range"
+        ))
+    })
 }
 
 fn seconds(key: &str, value: &str) -> Result<Duration, Error> {
     let parsed: Option<f64> = value.parse().ok();
     parsed
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| refused(format!("{key} is {value:?}: it must be a number of seconds")))
+        .ok_or_else(|| {
+            refused(format!(
+                "{key} is {value:?}: it must be a number of seconds"
+            ))
+        })
 }

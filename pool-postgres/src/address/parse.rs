@@ -16,7 +16,9 @@ pub(super) fn options(text: &str) -> Result<EngineOptions, Error> {
             url(rest)
         }
         _ if text.contains('=') => pairs(text),
-        _ if text.is_empty() => Err(refused("the URL is empty: write postgresql://user@host/database")),
+        _ if text.is_empty() => Err(refused(
+            "the URL is empty: write postgresql://user@host/database",
+        )),
         _ => Err(refused(
             "neither a URL (postgresql://user@host/database) nor key=value pairs (host=… dbname=…)",
         )),
@@ -36,7 +38,10 @@ fn check_scheme(scheme: &str) -> Result<(), Error> {
     match driver {
         None => Ok(()),
         Some("asyncpg" | "psycopg" | "psycopg2" | "psycopg_async" | "pg8000") => {
-            tracing::debug!(driver, "the driver in the URL's scheme is ignored: there is one driver here");
+            tracing::debug!(
+                driver,
+                "the driver in the URL's scheme is ignored: there is one driver here"
+            );
             Ok(())
         }
         Some(driver) => Err(refused(format!(
@@ -95,9 +100,16 @@ fn url(rest: &str) -> Result<EngineOptions, Error> {
         options.dbname = Some(decode(path, "the database")?);
     }
     let (mut query_hosts, mut query_ports) = (Vec::new(), Vec::new());
-    for pair in query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+    for pair in query
+        .unwrap_or("")
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+    {
         let Some((key, value)) = pair.split_once('=') else {
-            return Err(refused(format!("option {:?} has no value", decode(pair, "an option")?)));
+            return Err(refused(format!(
+                "option {:?} has no value",
+                decode(pair, "an option")?
+            )));
         };
         let (key, value) = (decode(key, "an option")?, decode(value, "an option")?);
         match key.as_str() {
@@ -119,7 +131,11 @@ fn host_port(text: &str, after_login: bool) -> Result<HostPort, Error> {
         match rest.strip_prefix(':') {
             Some(port) => (address.to_owned(), Some(port)),
             None if rest.is_empty() => (address.to_owned(), None),
-            None => return Err(refused("after an IPv6 address in brackets only a port may follow")),
+            None => {
+                return Err(refused(
+                    "after an IPv6 address in brackets only a port may follow",
+                ));
+            }
         }
     } else {
         match text.split_once(':') {
@@ -149,7 +165,9 @@ fn port(text: &str, may_show: bool) -> Result<u16, Error> {
     }
     match text.parse::<u16>() {
         Ok(port) if port > 0 => Ok(port),
-        _ => Err(refused(format!("port {text:?} is out of range: it must be from 1 to 65535"))),
+        _ => Err(refused(format!(
+            "port {text:?} is out of range: it must be from 1 to 65535"
+        ))),
     }
 }
 
@@ -162,7 +180,10 @@ fn join(places: Vec<HostPort>, hosts: &[String], ports: &[String]) -> Result<Vec
             .map(|host| {
                 // A socket's folder and a bare IPv6 address may hold colons; a name may not.
                 if host.starts_with('/') || host.parse::<std::net::Ipv6Addr>().is_ok() {
-                    Ok(HostPort { host: host.clone(), port: None })
+                    Ok(HostPort {
+                        host: host.clone(),
+                        port: None,
+                    })
                 } else {
                     host_port(host, true)
                 }
@@ -173,7 +194,10 @@ fn join(places: Vec<HostPort>, hosts: &[String], ports: &[String]) -> Result<Vec
         return Ok(joined);
     }
     if joined.is_empty() {
-        joined.push(HostPort { host: String::new(), port: None });
+        joined.push(HostPort {
+            host: String::new(),
+            port: None,
+        });
     }
     if ports.len() != 1 && ports.len() != joined.len() {
         return Err(refused(format!(
@@ -206,7 +230,11 @@ fn decode(text: &str, what: &str) -> Result<String, Error> {
             _ => None,
         };
         match value {
-            Some(0) => return Err(refused(format!("{what} holds %00, which PostgreSQL can't take"))),
+            Some(0) => {
+                return Err(refused(format!(
+                    "{what} holds %00, which PostgreSQL can't take"
+                )));
+            }
             Some(value) => bytes.push(value),
             None => {
                 return Err(refused(format!(
@@ -219,7 +247,9 @@ fn decode(text: &str, what: &str) -> Result<String, Error> {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 /// Reads libpq's `key=value` pairs: values may be quoted with `'`, and `\` escapes.
@@ -238,15 +268,21 @@ fn pairs(text: &str) -> Result<EngineOptions, Error> {
         }
         while rest.next_if(|c| c.is_whitespace()).is_some() {}
         if rest.next() != Some('=') {
-            return Err(refused("a key is not followed by '=' (not shown, for it may be part of a password: \
-                                quote values that hold blanks with ')"));
+            return Err(refused(
+                "a key is not followed by '=' (not shown, for it may be part of a password: \
+                                quote values that hold blanks with ')",
+            ));
         }
         while rest.next_if(|c| c.is_whitespace()).is_some() {}
         let quoted = rest.next_if_eq(&'\'').is_some();
         let mut value = String::new();
         loop {
             match rest.next() {
-                None if quoted => return Err(refused(format!("the value of {key:?} has no closing quote"))),
+                None if quoted => {
+                    return Err(refused(format!(
+                        "the value of {key:?} has no closing quote"
+                    )));
+                }
                 None => break,
                 Some('\\') => value.extend(rest.next()),
                 Some('\'') if quoted => break,

@@ -12,7 +12,11 @@ pub(super) fn url(options: &EngineOptions, with_password: bool) -> String {
         url.push_str(&encode(options.user.as_deref().unwrap_or("")));
         if let Some(password) = &options.password {
             url.push(':');
-            url.push_str(&if with_password { encode(&password.0) } else { "***".to_owned() });
+            url.push_str(&if with_password {
+                encode(&password.0)
+            } else {
+                "***".to_owned()
+            });
         }
         url.push('@');
     }
@@ -44,26 +48,59 @@ pub(super) fn url(options: &EngineOptions, with_password: bool) -> String {
 fn query(options: &EngineOptions) -> Vec<(&'static str, String)> {
     let mut pairs = Vec::new();
     let mut put = |key, value: Option<String>| pairs.extend(value.map(|value| (key, value)));
-    put("sslmode", options.sslmode.map(|mode| name_of(mode, &SSL_MODES)));
-    put("sslrootcert", options.sslrootcert.as_ref().map(|root| match root {
-        RootCertificates::System => "system".to_owned(),
-        RootCertificates::File(file) => file.display().to_string(),
-    }));
-    put("channel_binding", options.channel_binding.map(|mode| name_of(mode, &CHANNEL_BINDINGS)));
+    put(
+        "sslmode",
+        options.sslmode.map(|mode| name_of(mode, &SSL_MODES)),
+    );
+    put(
+        "sslrootcert",
+        options.sslrootcert.as_ref().map(|root| match root {
+            RootCertificates::System => "system".to_owned(),
+            RootCertificates::File(file) => file.display().to_string(),
+        }),
+    );
+    put(
+        "channel_binding",
+        options
+            .channel_binding
+            .map(|mode| name_of(mode, &CHANNEL_BINDINGS)),
+    );
     put("connect_timeout", options.connect_timeout.map(seconds));
     put("application_name", options.application_name.clone());
     put("options", options.options.clone());
-    put("target_session_attrs", options.target_session_attrs.map(|it| name_of(it, &SESSION_ATTRS)));
+    put(
+        "target_session_attrs",
+        options
+            .target_session_attrs
+            .map(|it| name_of(it, &SESSION_ATTRS)),
+    );
     put("keepalives", options.keepalives.map(switch));
     put("keepalives_idle", options.keepalives_idle.map(seconds));
-    put("keepalives_interval", options.keepalives_interval.map(seconds));
-    put("keepalives_count", options.keepalives_count.map(|count| count.to_string()));
-    put("tcp_user_timeout", options.tcp_user_timeout.map(|limit| limit.as_millis().to_string()));
-    put("pool_size", options.pool.pool_size.map(|size| size.to_string()));
-    put("max_overflow", options.pool.max_overflow.map(|limit| match limit {
-        Limit::None => "-1".to_owned(),
-        Limit::At(overflow) => overflow.to_string(),
-    }));
+    put(
+        "keepalives_interval",
+        options.keepalives_interval.map(seconds),
+    );
+    put(
+        "keepalives_count",
+        options.keepalives_count.map(|count| count.to_string()),
+    );
+    put(
+        "tcp_user_timeout",
+        options
+            .tcp_user_timeout
+            .map(|limit| limit.as_millis().to_string()),
+    );
+    put(
+        "pool_size",
+        options.pool.pool_size.map(|size| size.to_string()),
+    );
+    put(
+        "max_overflow",
+        options.pool.max_overflow.map(|limit| match limit {
+            Limit::None => "-1".to_owned(),
+            Limit::At(overflow) => overflow.to_string(),
+        }),
+    );
     put("pool_timeout", options.pool.pool_timeout.map(seconds));
     put("pool_recycle", options.pool.pool_recycle.map(seconds));
     put("pool_pre_ping", options.pool.pool_pre_ping.map(switch));
@@ -71,7 +108,10 @@ fn query(options: &EngineOptions) -> Vec<(&'static str, String)> {
 }
 
 fn name_of<T: PartialEq>(value: T, names: &[(&str, T)]) -> String {
-    names.iter().find(|(_, named)| *named == value).map_or_else(String::new, |(name, _)| (*name).to_owned())
+    names
+        .iter()
+        .find(|(_, named)| *named == value)
+        .map_or_else(String::new, |(name, _)| (*name).to_owned())
 }
 
 fn switch(on: bool) -> String {

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keys::set;
-use super::{
-    ChannelBindingMode, EngineOptions, RootCertificates, SslMode, TargetSessionAttrs,
-};
+use super::{ChannelBindingMode, EngineOptions, RootCertificates, SslMode, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind};
 
 /// All that is needed to open a connection.
@@ -54,24 +52,46 @@ impl Target {
             ("PGPASSWORD", "password", options.password.is_none()),
             ("PGDATABASE", "dbname", options.dbname.is_none()),
             ("PGSSLMODE", "sslmode", options.sslmode.is_none()),
-            ("PGSSLROOTCERT", "sslrootcert", options.sslrootcert.is_none()),
-            ("PGAPPNAME", "application_name", options.application_name.is_none()),
-            ("PGTARGETSESSIONATTRS", "target_session_attrs", options.target_session_attrs.is_none()),
+            (
+                "PGSSLROOTCERT",
+                "sslrootcert",
+                options.sslrootcert.is_none(),
+            ),
+            (
+                "PGAPPNAME",
+                "application_name",
+                options.application_name.is_none(),
+            ),
+            (
+                "PGTARGETSESSIONATTRS",
+                "target_session_attrs",
+                options.target_session_attrs.is_none(),
+            ),
         ] {
             if let Some(value) = variable_set(variable).filter(|_| missing) {
                 set(&mut options, key, &value).map_err(|cause| {
-                    Error::from_source(ErrorKind::Config, format!("the variable {variable} can't be used"), cause)
+                    Error::from_source(
+                        ErrorKind::Config,
+                        format!("the variable {variable} can't be used"),
+                        cause,
+                    )
                 })?;
             }
         }
-        let user = options.user.clone().or_else(|| variable_set("USER")).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Config,
-                "no user: name one in the URL (postgresql://user@host/database) or in PGUSER",
-            )
-        })?;
+        let user = options
+            .user
+            .clone()
+            .or_else(|| variable_set("USER"))
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Config,
+                    "no user: name one in the URL (postgresql://user@host/database) or in PGUSER",
+                )
+            })?;
         let mut login = tokio_postgres::Config::new();
-        login.user(&user).dbname(options.dbname.as_deref().unwrap_or(&user));
+        login
+            .user(&user)
+            .dbname(options.dbname.as_deref().unwrap_or(&user));
         // We have shaken hands over TLS (or not) before the driver sees the stream; it is told to ask no more.
         login
             .ssl_mode(tokio_postgres::config::SslMode::Require)
@@ -79,7 +99,9 @@ impl Target {
         login.channel_binding(match options.channel_binding {
             Some(ChannelBindingMode::Disable) => tokio_postgres::config::ChannelBinding::Disable,
             Some(ChannelBindingMode::Require) => tokio_postgres::config::ChannelBinding::Require,
-            Some(ChannelBindingMode::Prefer) | None => tokio_postgres::config::ChannelBinding::Prefer,
+            Some(ChannelBindingMode::Prefer) | None => {
+                tokio_postgres::config::ChannelBinding::Prefer
+            }
         });
         if let Some(password) = &options.password {
             login.password(&password.0);
@@ -92,7 +114,9 @@ impl Target {
         }
         let keepalive = Keepalive {
             idle: options.keepalives_idle.unwrap_or(Duration::from_secs(60)),
-            interval: options.keepalives_interval.unwrap_or(Duration::from_secs(10)),
+            interval: options
+                .keepalives_interval
+                .unwrap_or(Duration::from_secs(10)),
             count: options.keepalives_count.unwrap_or(3),
         };
         Ok(Self {
@@ -121,9 +145,14 @@ fn places(options: &EngineOptions) -> Result<Vec<Place>, Error> {
     let place = |host: &str, port: Option<u16>| {
         let port = port.unwrap_or(default_port);
         if host.starts_with('/') {
-            Place::Unix { socket: Path::new(host).join(format!(".s.PGSQL.{port}")) }
+            Place::Unix {
+                socket: Path::new(host).join(format!(".s.PGSQL.{port}")),
+            }
         } else {
-            Place::Tcp { host: host.to_owned(), port }
+            Place::Tcp {
+                host: host.to_owned(),
+                port,
+            }
         }
     };
     let default_host = || {
@@ -134,10 +163,17 @@ fn places(options: &EngineOptions) -> Result<Vec<Place>, Error> {
         })
     };
     if options.hosts.is_empty() {
-        return Ok(default_host().split(',').map(|host| place(host, None)).collect());
+        return Ok(default_host()
+            .split(',')
+            .map(|host| place(host, None))
+            .collect());
     }
     let named = options.hosts.iter().map(|it| {
-        if it.host.is_empty() { place(&default_host(), it.port) } else { place(&it.host, it.port) }
+        if it.host.is_empty() {
+            place(&default_host(), it.port)
+        } else {
+            place(&it.host, it.port)
+        }
     });
     Ok(named.collect())
 }

@@ -28,7 +28,10 @@ pub struct EngineBuilder {
 
 impl EngineBuilder {
     pub(super) fn new(options: Result<EngineOptions, Error>) -> Self {
-        Self { options: options.map_err(Arc::new), tune: Vec::new() }
+        Self {
+            options: options.map_err(Arc::new),
+            tune: Vec::new(),
+        }
     }
 
     fn tune(mut self, change: impl Fn(PoolBuilder) -> PoolBuilder + Send + Sync + 'static) -> Self {
@@ -149,17 +152,21 @@ impl EngineBuilder {
     /// [`ErrorKind::Url`] and [`ErrorKind::Config`], naming the setting and the remedy.
     pub fn build(self) -> Result<Engine, Error> {
         let options = self.options.map_err(|error| Error::clone(&error))?;
-        let pool = options.pool_settings().apply(Pool::builder(PgBackend::new(options)?));
+        let pool = options
+            .pool_settings()
+            .apply(Pool::builder(PgBackend::new(options)?));
         let pool = self.tune.iter().fold(pool, |pool, change| change(pool));
-        let pool = pool
-            .build()
-            .map_err(|error| Error::from_source(ErrorKind::Config, "the pool's settings don't work", error))?;
+        let pool = pool.build().map_err(|error| {
+            Error::from_source(ErrorKind::Config, "the pool's settings don't work", error)
+        })?;
         Ok(Engine { pool })
     }
 }
 
 impl fmt::Debug for EngineBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineBuilder").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("EngineBuilder")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

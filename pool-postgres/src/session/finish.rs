@@ -29,7 +29,10 @@ impl Session {
         } else {
             return Ok(());
         };
-        Err(Error::new(ErrorKind::Usage, format!("{call} was called inside {owner}")))
+        Err(Error::new(
+            ErrorKind::Usage,
+            format!("{call} was called inside {owner}"),
+        ))
     }
 
     pub(crate) fn set_managed(&mut self) {
@@ -51,7 +54,7 @@ impl Session {
         if !open.begun {
             return Ok(Committed::nothing());
         }
-        if open.lease.connection.driver().is_closed() {
+        if open.lease.connection.is_closed() {
             let error = Error::new(
                 ErrorKind::ConnectionLost,
                 "the connection broke before COMMIT was sent, so the transaction was rolled back",
@@ -66,7 +69,9 @@ impl Session {
     pub(crate) async fn rollback_now(&mut self) {
         self.savepoints.clear();
         self.named = 0;
-        let State::Open(mut open) = std::mem::replace(&mut self.state, State::Idle) else { return };
+        let State::Open(mut open) = std::mem::replace(&mut self.state, State::Idle) else {
+            return;
+        };
         let connection = &open.lease.connection;
         if !open.begun || open.in_flight || connection.wire().unanswered() > 0 {
             // The pool's clean-up rolls back behind what is still under way.
@@ -75,6 +80,8 @@ impl Session {
         if let Err(error) = super::flight::simple(connection.driver(), Some("ROLLBACK")).await {
             tracing::debug!(%error, "the connection broke while rolling back");
             open.lease.failed(&error);
+        } else {
+            connection.settled();
         }
     }
 
@@ -83,7 +90,9 @@ impl Session {
     pub(super) fn end_quietly(&mut self) {
         self.savepoints.clear();
         self.named = 0;
-        let State::Open(open) = std::mem::replace(&mut self.state, State::Idle) else { return };
+        let State::Open(open) = std::mem::replace(&mut self.state, State::Idle) else {
+            return;
+        };
         let connection = &open.lease.connection;
         let wire = connection.wire();
         let clean = open.begun
@@ -101,7 +110,11 @@ impl Open {
     async fn commit(&mut self, system: Option<u64>) -> Result<Committed, Error> {
         let connection = &self.lease.connection;
         let mark = connection.wire().mark();
-        let sql = if system.is_some() { COMMIT_WITH_TOKEN } else { "COMMIT" };
+        let sql = if system.is_some() {
+            COMMIT_WITH_TOKEN
+        } else {
+            "COMMIT"
+        };
         let mut messages = Vec::new();
         let result = match connection.driver().simple_query_raw(sql).await {
             Ok(answers) => {
@@ -123,23 +136,31 @@ impl Open {
             } else {
                 Durability::Durable
             };
-            let mut committed = Committed { token: None, durability, token_lost: false };
+            let mut committed = Committed {
+                token: None,
+                durability,
+                token_lost: false,
+            };
             if let Some(system) = system {
                 match token(system, &messages) {
                     Ok(token) => committed.token = token,
                     Err(()) => committed.token_lost = true,
                 }
             }
-            if let Err(error) = result {
-                self.lease.failed(&error);
+            match result {
+                Ok(()) => connection.settled(),
+                Err(error) => self.lease.failed(&error),
             }
             return Ok(committed);
         }
         match result {
-            Ok(()) => Err(Error::new(
-                ErrorKind::TransactionFailed,
-                "the server answered COMMIT with ROLLBACK: a statement of the transaction had failed",
-            )),
+            Ok(()) => {
+                connection.settled();
+                Err(Error::new(
+                    ErrorKind::TransactionFailed,
+                    "the server answered COMMIT with ROLLBACK: a statement of the transaction had failed",
+                ))
+            }
             Err(error) => {
                 self.lease.failed(&error);
                 if error.connection_is_good() {
@@ -190,5 +211,10 @@ fn token(system: u64, messages: &[SimpleQueryMessage]) -> Result<Option<CommitTo
         .and_then(|name| name.get(..8))
         .and_then(|digits| u32::from_str_radix(digits, 16).ok())
         .ok_or(())?;
-    Ok(Some(CommitToken { system_identifier: system, timeline, position, strength }))
+    Ok(Some(CommitToken {
+        system_identifier: system,
+        timeline,
+        position,
+        strength,
+    }))
 }

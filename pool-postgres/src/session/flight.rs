@@ -49,17 +49,27 @@ impl Session {
         let mut refused: Option<Error> = None;
         let mut died = false;
         loop {
-            let request = Checkout { place, read_only, attempt, refused: refused.as_ref() };
+            let request = Checkout {
+                place,
+                read_only,
+                attempt,
+                refused: refused.as_ref(),
+            };
             let preamble = self.prepare_flight(request).await?;
             let Some(open) = self.open() else {
-                return Err(Error::new(ErrorKind::Usage, "the session has no connection"));
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    "the session has no connection",
+                ));
             };
             let first = !open.begun;
             open.in_flight = true;
             let setback = match open.fly(preamble.as_deref(), sql, params).await {
                 Ok(rows) => {
                     open.begun |= preamble.is_some();
-                    self.savepoints.iter_mut().for_each(|level| level.sent = true);
+                    self.savepoints
+                        .iter_mut()
+                        .for_each(|level| level.sent = true);
                     return Ok(rows);
                 }
                 Err(setback) => setback,
@@ -72,9 +82,7 @@ impl Session {
                     error
                 }
                 Setback::Refused(error) if again => error,
-                Setback::Dead(error)
-                | Setback::Refused(error)
-                | Setback::Stale(error) => {
+                Setback::Dead(error) | Setback::Refused(error) | Setback::Stale(error) => {
                     if first {
                         // Nothing of the transaction was shown to anybody: there is nothing to roll back.
                         self.discard(&error);
@@ -99,10 +107,18 @@ impl Session {
         let mut attempt = 0;
         let mut refused: Option<Error> = None;
         loop {
-            let request = Checkout { place, read_only, attempt, refused: refused.as_ref() };
+            let request = Checkout {
+                place,
+                read_only,
+                attempt,
+                refused: refused.as_ref(),
+            };
             let preamble = self.prepare_flight(request).await?;
             let Some(open) = self.open() else {
-                return Err(Error::new(ErrorKind::Usage, "the session has no connection"));
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    "the session has no connection",
+                ));
             };
             open.in_flight = true;
             // A batch may have effects that no rollback undoes, so the guard is heard first.
@@ -121,7 +137,9 @@ impl Session {
             let before = simple(driver, preamble.as_deref());
             let (before, batch) = futures_util::join!(before, simple(driver, Some(sql)));
             open.begun |= preamble.is_some() && before.is_ok();
-            self.savepoints.iter_mut().for_each(|level| level.sent = true);
+            self.savepoints
+                .iter_mut()
+                .for_each(|level| level.sent = true);
             return match before.and(batch) {
                 Ok(_) => self.answered(Ok(())),
                 Err(error) => Err(self.failure(error)),
@@ -174,9 +192,14 @@ impl Session {
     /// Gives back a connection on which nothing happened that anybody was shown.
     fn discard(&mut self, error: &Error) {
         if let State::Open(mut open) = std::mem::replace(&mut self.state, State::Idle) {
+            if error.connection_is_good() {
+                open.lease.connection.settled();
+            }
             open.lease.failed(error);
         }
-        self.savepoints.iter_mut().for_each(|level| level.sent = false);
+        self.savepoints
+            .iter_mut()
+            .for_each(|level| level.sent = false);
     }
 
     /// Takes note of a statement's end.
@@ -186,11 +209,16 @@ impl Session {
     ) -> Result<T, Error> {
         let value = result.map_err(|error| self.failure(Error::from(error)))?;
         let autocommit = self.options.autocommit;
-        let Some(open) = self.open() else { return Ok(value) };
+        let Some(open) = self.open() else {
+            return Ok(value);
+        };
         open.in_flight = false;
+        open.lease.connection.settled();
         if autocommit {
             self.end_quietly();
-        } else if open.begun && open.lease.connection.wire().transaction() == TransactionStatus::Idle {
+        } else if open.begun
+            && open.lease.connection.wire().transaction() == TransactionStatus::Idle
+        {
             self.end_quietly();
             self.savepoints.clear();
             return Err(Error::new(
@@ -205,8 +233,13 @@ impl Session {
     /// Takes note of a statement's failure and passes it on.
     pub(super) fn failure(&mut self, error: Error) -> Error {
         let autocommit = self.options.autocommit;
-        let Some(open) = self.open() else { return error };
+        let Some(open) = self.open() else {
+            return error;
+        };
         open.in_flight = false;
+        if error.connection_is_good() {
+            open.lease.connection.settled();
+        }
         open.lease.failed(&error);
         if autocommit {
             self.state = State::Idle;
@@ -223,6 +256,7 @@ impl Session {
     pub(crate) fn stream_abandoned(&mut self) {
         if let Some(open) = self.open() {
             open.in_flight = false;
+            open.lease.connection.settled();
         }
         if self.options.autocommit {
             self.end_quietly();
@@ -252,13 +286,25 @@ impl Open {
         let cached = connection.cached(sql);
         let rows = if guard.is_none() && preamble.is_none() {
             match cached {
-                Some(statement) => connection.driver().query_raw(&statement, params.iter().copied()).await,
+                Some(statement) => {
+                    connection
+                        .driver()
+                        .query_raw(&statement, params.iter().copied())
+                        .await
+                }
                 None => {
                     // Nothing is executed yet: a connection that is found dead here is dead before all.
                     let statement = connection.prepare(sql).await.map_err(|error| {
-                        if error.connection_is_good() { Setback::Failed(error) } else { Setback::Dead(error) }
+                        if error.connection_is_good() {
+                            Setback::Failed(error)
+                        } else {
+                            Setback::Dead(error)
+                        }
                     })?;
-                    connection.driver().query_raw(&statement, params.iter().copied()).await
+                    connection
+                        .driver()
+                        .query_raw(&statement, params.iter().copied())
+                        .await
                 }
             }
         } else {
@@ -266,7 +312,10 @@ impl Open {
             match verdict {
                 Begun::Rows(rows) => rows,
                 Begun::Prepared(statement) => {
-                    connection.driver().query_raw(&statement, params.iter().copied()).await
+                    connection
+                        .driver()
+                        .query_raw(&statement, params.iter().copied())
+                        .await
                 }
             }
         };
@@ -307,15 +356,19 @@ async fn take_off(
     let driver = connection.driver();
     let statement = async {
         match cached {
-            Some(statement) => {
-                Ok(Begun::Rows(driver.query_raw(&statement, params.iter().copied()).await))
-            }
+            Some(statement) => Ok(Begun::Rows(
+                driver.query_raw(&statement, params.iter().copied()).await,
+            )),
             None => connection.prepare(sql).await.map(Begun::Prepared),
         }
     };
     let guard_sql = guard.as_ref().map(|guard| guard.sql.clone());
-    let (guarded, begun, statement) =
-        join3(simple(driver, guard_sql.as_deref()), simple(driver, preamble), statement).await;
+    let (guarded, begun, statement) = join3(
+        simple(driver, guard_sql.as_deref()),
+        simple(driver, preamble),
+        statement,
+    )
+    .await;
     if let Some(guard) = guard {
         match guarded {
             Ok(messages) => (guard.verify)(&text_rows(messages)).map_err(Setback::Refused)?,
@@ -351,7 +404,9 @@ pub(super) async fn simple(
     driver: &Client,
     sql: Option<&str>,
 ) -> Result<Vec<SimpleQueryMessage>, Error> {
-    let Some(sql) = sql else { return Ok(Vec::new()) };
+    let Some(sql) = sql else {
+        return Ok(Vec::new());
+    };
     let messages = driver.simple_query_raw(sql).await.map_err(Error::from)?;
     messages.try_collect().await.map_err(Error::from)
 }
@@ -368,9 +423,11 @@ pub(crate) async fn affected(rows: RowStream) -> Result<u64, tokio_postgres::Err
 /// The rows of simple query messages, as text.
 fn text_rows(messages: Vec<SimpleQueryMessage>) -> GuardRows {
     let row = |message| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
-        }
+        SimpleQueryMessage::Row(row) => Some(
+            (0..row.len())
+                .map(|column| row.get(column).map(str::to_owned))
+                .collect(),
+        ),
         _ => None,
     };
     messages.into_iter().filter_map(row).collect()
@@ -380,7 +437,9 @@ fn text_rows(messages: Vec<SimpleQueryMessage>) -> GuardRows {
 pub(crate) fn is_stale(error: &Error) -> bool {
     match error.sqlstate() {
         Some("26000") => true,
-        Some("0A000") => error.to_string().contains("cached plan must not change result type"),
+        Some("0A000") => error
+            .to_string()
+            .contains("cached plan must not change result type"),
         _ => false,
     }
 }

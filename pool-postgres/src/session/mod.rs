@@ -80,7 +80,14 @@ impl Session {
     /// one place.
     pub fn new(source: Arc<dyn ConnectionSource>, options: SessionOptions) -> Self {
         let (state, savepoints) = (State::Idle, Vec::new());
-        Self { source, options, managed: false, state, savepoints, named: 0 }
+        Self {
+            source,
+            options,
+            managed: false,
+            state,
+            savepoints,
+            named: 0,
+        }
     }
 
     /// Runs a statement and collects its rows.
@@ -357,7 +364,10 @@ impl fmt::Debug for Session {
 /// The row of a statement that must give exactly one.
 pub(crate) fn exactly_one(rows: Vec<Row>) -> Result<Row, Error> {
     at_most_one(rows)?.ok_or_else(|| {
-        Error::new(ErrorKind::RowCount, "the statement gave no row: use query_opt where that is expected")
+        Error::new(
+            ErrorKind::RowCount,
+            "the statement gave no row: use query_opt where that is expected",
+        )
     })
 }
 
@@ -366,7 +376,10 @@ pub(crate) fn at_most_one(mut rows: Vec<Row>) -> Result<Option<Row>, Error> {
     if rows.len() > 1 {
         return Err(Error::new(
             ErrorKind::RowCount,
-            format!("the statement gave {} rows where at most one was expected: use query", rows.len()),
+            format!(
+                "the statement gave {} rows where at most one was expected: use query",
+                rows.len()
+            ),
         ));
     }
     Ok(rows.pop())

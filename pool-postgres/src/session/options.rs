@@ -132,7 +132,10 @@ mod tests {
     #[test]
     fn begin_says_what_the_options_say() {
         assert_eq!(SessionOptions::default().begin(), "BEGIN");
-        assert_eq!(SessionOptions::default().read_only().begin(), "BEGIN READ ONLY");
+        assert_eq!(
+            SessionOptions::default().read_only().begin(),
+            "BEGIN READ ONLY"
+        );
         assert_eq!(
             SessionOptions::default()
                 .isolation(IsolationLevel::Serializable)
@@ -142,15 +145,26 @@ mod tests {
             "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE"
         );
         assert_eq!(
-            SessionOptions::default().isolation(IsolationLevel::RepeatableRead).begin(),
+            SessionOptions::default()
+                .isolation(IsolationLevel::RepeatableRead)
+                .begin(),
             "BEGIN ISOLATION LEVEL REPEATABLE READ"
         );
     }
 
     #[test]
     fn an_isolation_level_is_read_in_any_case_and_an_unknown_one_named() {
-        assert_eq!("Repeatable_Read".parse(), Ok(IsolationLevel::RepeatableRead));
-        let error = "snapshot".parse::<IsolationLevel>().expect_err("unknown").to_string();
-        assert!(error.contains("snapshot") && error.contains("serializable"), "{error}");
+        assert_eq!(
+            "Repeatable_Read".parse(),
+            Ok(IsolationLevel::RepeatableRead)
+        );
+        let error = "snapshot"
+            .parse::<IsolationLevel>()
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            error.contains("snapshot") && error.contains("serializable"),
+            "{error}"
+        );
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use super::Session;
 use super::flight::simple;
 use super::state::{Level, State};
-use super::Session;
 use crate::error::{Error, ErrorKind};
 
 /// A savepoint that is open; made by [`Session::begin_nested`].
@@ -24,8 +24,15 @@ impl<'s> Savepoint<'s> {
     pub(super) fn open(session: &'s mut Session) -> Self {
         let depth = session.savepoints.len();
         session.named += 1;
-        session.savepoints.push(Level { number: session.named, sent: false });
-        Self { session, depth, done: false }
+        session.savepoints.push(Level {
+            number: session.named,
+            sent: false,
+        });
+        Self {
+            session,
+            depth,
+            done: false,
+        }
     }
 
     /// Keeps what was done since the savepoint, as part of the transaction. Without a statement inside, it
@@ -41,11 +48,14 @@ impl<'s> Savepoint<'s> {
         async move {
             self.done = true;
             let failed = match &mut self.session.state {
-                State::Open(open) if !open.in_flight => open.failed.as_ref().map(|failure| failure.explain()),
+                State::Open(open) if !open.in_flight => {
+                    open.failed.as_ref().map(|failure| failure.explain())
+                }
                 _ => None,
             };
             if let Some(error) = failed {
-                self.end(|name| format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")).await?;
+                self.end(|name| format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"))
+                    .await?;
                 return Err(error);
             }
             self.end(|name| format!("RELEASE SAVEPOINT {name}")).await
@@ -63,7 +73,8 @@ impl<'s> Savepoint<'s> {
     pub fn rollback(mut self) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
             self.done = true;
-            self.end(|name| format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")).await
+            self.end(|name| format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"))
+                .await
         }
     }
 
@@ -74,20 +85,25 @@ impl<'s> Savepoint<'s> {
     }
 
     async fn end(&mut self, sql: impl FnOnce(&str) -> String) -> Result<(), Error> {
-        let Some(name) = self.leave() else { return Ok(()) };
+        let Some(name) = self.leave() else {
+            return Ok(());
+        };
         let open = match &mut self.session.state {
             State::Open(open) => open,
             State::Lost(failure) => return Err(failure.explain()),
             State::Idle => return Ok(()),
         };
         if open.in_flight {
-            return Err(open.refusal().unwrap_or_else(|| Error::new(ErrorKind::Usage, "savepoint is busy")));
+            return Err(open
+                .refusal()
+                .unwrap_or_else(|| Error::new(ErrorKind::Usage, "savepoint is busy")));
         }
         open.in_flight = true;
         let answer = simple(open.lease.connection.driver(), Some(&sql(&name))).await;
         open.in_flight = false;
         match answer {
             Ok(_) => {
+                open.lease.connection.settled();
                 open.failed = None;
                 Ok(())
             }
@@ -106,9 +122,9 @@ impl Drop for Savepoint<'_> {
             && !open.in_flight
         {
             // Queued in order before whatever comes next; should it fail, so will all that follows.
-            open.lease
-                .connection
-                .queue(&format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"));
+            open.lease.connection.queue(&format!(
+                "ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"
+            ));
             open.failed = None;
         }
     }
@@ -130,6 +146,8 @@ impl DerefMut for Savepoint<'_> {
 
 impl fmt::Debug for Savepoint<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Savepoint").field("depth", &self.depth).finish_non_exhaustive()
+        f.debug_struct("Savepoint")
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
     }
 }

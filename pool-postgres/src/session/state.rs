@@ -28,7 +28,12 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(lease: Lease) -> Self {
-        Self { lease, begun: false, in_flight: false, failed: None }
+        Self {
+            lease,
+            begun: false,
+            in_flight: false,
+            failed: None,
+        }
     }
 
     /// Why the transaction takes no more statements, if it does not.
