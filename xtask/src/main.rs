@@ -1,2 +1,57 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: everything that is done to this project, each with its own set-up.
+
+mod licences;
+mod setup;
+mod steps;
+mod test;
+mod tidy;
+mod tour;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything that is done to this project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a primary with two streaming replicas, drive the whole stack, and verify what happens.
+    Tour(tour::Args),
+    /// Run everything that must pass.
+    Test,
+    /// Run the models of the pool's protocol alone.
+    Models,
+    /// Find or unpack the PostgreSQL that tests and the tour run.
+    Setup {
+        /// Install it with the system's package manager instead.
+        #[arg(long)]
+        system: bool,
+    },
+    /// Run the benchmarks: ours beside the peers, as ratios of one run.
+    Bench,
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Tour(args) => {
+            setup::postgres(args.pg_bin.as_deref()).and_then(|()| tour::run(&args))
+        }
+        Command::Test => test::run(),
+        Command::Models => test::models(),
+        Command::Setup { system } => setup::run(system),
+        Command::Bench => setup::postgres(None).and_then(|()| test::bench()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
