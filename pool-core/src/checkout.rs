@@ -154,7 +154,11 @@ async fn turn<B: Backend, H: Holder<Parts<B>>>(
                     open::start(&handle, opening.into_owned(&core));
                     open::start_wanted(&handle, &core);
                 }
-                return Poll::Pending;
+                // A runtime that has ended drops at once what is spawned on it, and is then forgotten.
+                if shared.runtime().is_some() {
+                    return Poll::Pending;
+                }
+                Err(GetError::NoRuntime)
             }
             Turn::Got(claim) => Ok(Vetting::new(claim)),
             Turn::Refused(Refusal::Connect(cause)) => Err(GetError::Connect(cause)),

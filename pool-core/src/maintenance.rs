@@ -1,9 +1,10 @@
 //! What connections need after their return, done by a task: reset, check, close.
 //!
 //! Jobs are put into a queue by whoever returns a connection, and done side by side by one worker, which
-//! starts with the first job and ends with the last. Each job is bounded in time. Where no runtime is at hand,
-//! and where the worker's runtime ends under it, the connections are terminated on the spot: no slot depends
-//! on a task that may never run.
+//! starts with the first job and ends with the last. A job that comes from another runtime than the worker's
+//! brings a worker of its own: that other runtime may be the only one that is still driven. Each job is
+//! bounded in time. Where no runtime is at hand, and where the worker's runtime ends under it, the connections
+//! are terminated on the spot: no slot depends on a task that may never run.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -12,10 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
+use crossbeam_utils::atomic::AtomicCell;
 use futures::future::{Either, select};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -41,6 +43,9 @@ pub(crate) enum Job<B: Backend> {
 pub(crate) struct Work<B: Backend> {
     jobs: SegQueue<Job<B>>,
     running: AtomicBool,
+    /// The runtime of the worker that was started last, or went on last when others had stopped.
+    place: AtomicCell<Option<Id>>,
+    /// Tells all workers of a new job; one of them alone may be the one that stands still.
     ready: Notify,
 }
 
@@ -49,6 +54,7 @@ impl<B: Backend> Work<B> {
         Self {
             jobs: SegQueue::new(),
             running: AtomicBool::new(false),
+            place: AtomicCell::new(None),
             ready: Notify::new(),
         }
     }
@@ -57,11 +63,14 @@ impl<B: Backend> Work<B> {
 /// Puts a job into the queue and sees to it that somebody does it.
 pub(crate) fn push<B: Backend>(core: &Arc<Core<B>>, job: Job<B>) {
     let shared = &core.outside;
-    shared.work.jobs.push(job);
+    let work = &shared.work;
+    work.jobs.push(job);
     // Ordering: AcqRel with the swap in `Worker::done`, on the same place: either the worker's swap comes
     // later and it sees our job, or ours does and we start another worker.
-    if shared.work.running.swap(true, Ordering::AcqRel) {
-        shared.work.ready.notify_one();
+    let busy = work.running.swap(true, Ordering::AcqRel);
+    let elsewhere = |here: Handle| work.place.load() != Some(here.id());
+    if busy && !Handle::try_current().is_ok_and(elsewhere) {
+        work.ready.notify_waiters();
         return;
     }
     let worker = Worker {
@@ -69,7 +78,10 @@ pub(crate) fn push<B: Backend>(core: &Arc<Core<B>>, job: Job<B>) {
         stopped: false,
     };
     match shared.runtime() {
-        Some(handle) => drop(handle.spawn(worker.run())),
+        Some(handle) => {
+            work.place.store(Some(handle.id()));
+            drop(handle.spawn(worker.run()));
+        }
         None => drop(worker), // Its destructor does without I/O what there is to do.
     }
 }
@@ -94,6 +106,8 @@ impl<B: Backend> Worker<B> {
         let work = &core.outside.work;
         let mut at_work = FuturesUnordered::new();
         loop {
+            // Made before the look into the queue, so that a job put there in between is not missed.
+            let ready = pin!(work.ready.notified());
             while let Some(job) = work.jobs.pop() {
                 at_work.push(run(Arc::clone(&core), job));
             }
@@ -103,9 +117,7 @@ impl<B: Backend> Worker<B> {
                 }
                 continue;
             }
-            if let Either::Left((Some(()), _)) =
-                select(at_work.next(), pin!(work.ready.notified())).await
-            {
+            if let Either::Left((Some(()), _)) = select(at_work.next(), ready).await {
                 open::start_wanted(&Handle::current(), &core);
             }
         }
@@ -117,6 +129,9 @@ impl<B: Backend> Worker<B> {
         // Ordering: AcqRel, as in `push`.
         work.running.swap(false, Ordering::AcqRel);
         self.stopped = work.jobs.is_empty() || work.running.swap(true, Ordering::AcqRel);
+        if !self.stopped {
+            work.place.store(Some(Handle::current().id()));
+        }
         self.stopped
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{Either, select};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::time::{sleep, timeout};
 
 use crate::backend::{Backend, Failure};
@@ -34,6 +34,8 @@ pub(crate) fn start<B: Backend>(handle: &Handle, opening: Opening<B>) {
     let opener = Opener {
         opening: Some(opening),
         core,
+        runtime: handle.id(),
+        ended: false,
         probing: false,
         resting: false,
     };
@@ -49,6 +51,9 @@ pub(crate) fn start_wanted<B: Backend>(handle: &Handle, core: &Arc<Core<B>>) {
 
 struct Opener<B: Backend> {
     core: Arc<Core<B>>,
+    runtime: Id,
+    /// By itself, and not with its runtime.
+    ended: bool,
     /// The slot; given up when the opener is dropped with it.
     opening: Option<Opening<B>>,
     probing: bool,
@@ -73,6 +78,7 @@ impl<B: Backend> Opener<B> {
                 Attempt::Pointless => false,
             };
             if !go_on {
+                self.ended = true;
                 return;
             }
         }
@@ -163,6 +169,10 @@ impl<B: Backend> Drop for Opener<B> {
             self.core.outside.outage.probe_lost();
         }
         if let Some(opening) = self.opening.take() {
+            if !self.ended {
+                // Before the room is offered: whoever takes it must not come back to this runtime.
+                self.core.outside.forget(self.runtime);
+            }
             Core::<B>::give_up(opening);
             put_back::note_vacated(&self.core);
         }

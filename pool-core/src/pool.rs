@@ -5,8 +5,9 @@ use std::panic::Location;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use crate::backend::Backend;
 use crate::checkout::{self, Quick};
@@ -226,14 +227,13 @@ impl<B: Backend> Pool<B> {
             begin_close(core);
             let shared = &core.outside;
             let config = &shared.config;
-            let deadline = Instant::now() + config.close_deadline;
-            drained_by(core, deadline, |status| {
+            drained_within(core, config.close_deadline, |status| {
                 status.in_use == 0 && status.connecting == 0
             })
             .await;
-            let deadline = Instant::now() + config.close_timeout.max(config.reset_timeout);
+            let limit = config.close_timeout.max(config.reset_timeout);
             let held = shared.status(core).in_use;
-            drained_by(core, deadline, |status| {
+            drained_within(core, limit, |status| {
                 status.open + status.connecting <= held
             })
             .await;
@@ -245,15 +245,25 @@ impl<B: Backend> Pool<B> {
     }
 }
 
-async fn drained_by<B: Backend>(core: &Core<B>, deadline: Instant, done: impl Fn(&Status) -> bool) {
-    loop {
-        let mut vacated = pin!(core.outside.drained.notified());
-        // Registered before the look, so that a slot vacated in between is not missed.
-        vacated.as_mut().enable();
-        if done(&core.outside.status(core)) || timeout_at(deadline, vacated).await.is_err() {
-            return;
+/// Ready once the pool is `done`, at the latest after `limit`.
+async fn drained_within<B: Backend>(
+    core: &Core<B>,
+    limit: Duration,
+    done: impl Fn(&Status) -> bool,
+) {
+    let drained = async {
+        loop {
+            let mut vacated = pin!(core.outside.drained.notified());
+            // Registered before the look, so that a slot vacated in between is not missed.
+            vacated.as_mut().enable();
+            if done(&core.outside.status(core)) {
+                return;
+            }
+            vacated.await;
         }
-    }
+    };
+    // Whoever has not come back in time stands in the report.
+    let _ = timeout(limit, drained).await;
 }
 
 /// Refuses everybody from now on, and begins to close what is idle.

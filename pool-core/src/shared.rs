@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 
 use crate::backend::Backend;
@@ -143,6 +143,15 @@ impl<B: Backend> Shared<B> {
             .is_none_or(|known| known.id() != handle.id())
         {
             *runtime = Some(handle.clone());
+        }
+    }
+
+    /// Forgets a runtime that ended under one of the pool's tasks: what comes up later outside any runtime
+    /// must not count on it.
+    pub(crate) fn forget(&self, ended: Id) {
+        let mut runtime = self.runtime.lock();
+        if runtime.as_ref().is_some_and(|known| known.id() == ended) {
+            *runtime = None;
         }
     }
 

@@ -114,6 +114,9 @@ impl<B: Backend> Drop for Keeper<B> {
     /// Also where the runtime ends before its timekeeper: the runtime's waiters end with it.
     fn drop(&mut self) {
         if self.listed {
+            if !self.core.outside.shutdown.has_begun() {
+                self.core.outside.forget(self.runtime);
+            }
             self.core.guarded(|keepers| keepers.set(self.runtime, None));
         }
     }
