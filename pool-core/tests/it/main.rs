@@ -1,8 +1,16 @@
 //! The pool as its users see it, over a scripted backend. Nothing here waits for real time to pass.
 
+mod cancel;
+mod closing;
 mod counters;
+mod guarantees;
+mod large;
 mod lifetime;
 mod opening;
+mod panics;
 mod returning;
+mod runtimes;
 mod scripted;
+mod settings;
+mod storm;
 mod waiting;

@@ -189,6 +189,11 @@ impl ScriptedBackend {
         self
     }
 
+    /// Forgets what was said with `next` and has not been used.
+    pub(crate) fn forget_next(&self) {
+        self.0.lock().next.clear();
+    }
+
     pub(crate) fn pool(&self, size: usize, overflow: impl Into<Option<usize>>) -> Fixture {
         self.pool_with(size, overflow, |builder| builder)
     }

@@ -1,0 +1,126 @@
+//! What a checkout allocates: nothing, unless it has to wait. A binary of its own for its allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::hint::black_box;
+
+use pool_core::{Backend, Pool};
+use tokio_test::{assert_pending, assert_ready, task};
+
+/// Counts allocations by thread, so that tests side by side and the clock's thread do not disturb.
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to `System` as it came; counting allocates nothing, for the thread-local is
+// a constant without a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: by our own contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: by our own contract; the memory came from `System`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many allocations `f` makes in this thread.
+fn allocations<R>(f: impl FnOnce() -> R) -> usize {
+    let before = COUNT.get();
+    black_box(f());
+    COUNT.get() - before
+}
+
+struct Numbers;
+
+impl Backend for Numbers {
+    type Connection = u64;
+    type Error = Infallible;
+    async fn connect(&self) -> Result<u64, Infallible> {
+        Ok(7)
+    }
+}
+
+/// A pool with `size` idle connections, and the runtime that opened them.
+fn warm(size: usize, overflow: usize) -> (tokio::runtime::Runtime, Pool<Numbers>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let pool = Pool::builder(Numbers)
+        .pool_size(size)
+        .max_overflow(overflow)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut held = Vec::new();
+        for _ in 0..size {
+            held.push(pool.get().await.unwrap());
+        }
+    });
+    assert_eq!(pool.status().idle, size);
+    (runtime, pool)
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| Box::new(7)), 1);
+}
+
+#[test]
+fn a_warm_get_and_return_allocate_nothing() {
+    for (size, overflow) in [(5, 10), (100, 0), (100, 50)] {
+        let (runtime, pool) = warm(size, overflow);
+        let (borrowed, owned) = runtime.block_on(async {
+            let before = COUNT.get();
+            for _ in 0..100 {
+                black_box(*pool.get().await.unwrap());
+            }
+            let borrowed = COUNT.get() - before;
+            for _ in 0..100 {
+                black_box(*pool.get_owned().await.unwrap());
+            }
+            (borrowed, COUNT.get() - before - borrowed)
+        });
+        assert_eq!((borrowed, owned), (0, 0), "{size} + {overflow}");
+    }
+}
+
+#[test]
+fn try_get_allocates_nothing_with_an_idle_connection_and_without() {
+    let (_runtime, pool) = warm(1, 0);
+    let count = allocations(|| {
+        for _ in 0..100 {
+            let held = pool.try_get().unwrap();
+            assert!(pool.try_get().is_none());
+            drop(held);
+            drop(pool.try_get_owned().unwrap());
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn a_get_that_waits_allocates_its_own_state_once() {
+    let (runtime, pool) = warm(1, 0);
+    runtime.block_on(async {
+        let held = pool.get().await.unwrap();
+        let mut first = task::spawn(pool.get());
+        assert_pending!(first.poll()); // Starts the runtime's timekeeper, for all that wait.
+        let mut second = task::spawn(pool.get());
+        let joining = allocations(|| assert_pending!(second.poll()));
+        let returning = allocations(|| drop(held));
+        let taking = allocations(|| drop(assert_ready!(first.poll()).unwrap()));
+        assert_eq!((joining, returning, taking), (1, 0, 0));
+        drop(assert_ready!(second.poll()).unwrap());
+    });
+}

@@ -1,0 +1,214 @@
+//! Thousands of tasks, aborted anywhere, over a backend that fails and panics everywhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pool_core::{Backend, Failure, Health, Pool, PrePing, When};
+use tokio::task::{JoinSet, yield_now};
+
+/// Aborted in one test.
+const TASKS: usize = 20_000;
+/// At a time.
+const WAVE: usize = 200;
+
+#[derive(Debug)]
+struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("broken")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+#[derive(Default)]
+struct Counts {
+    live: AtomicUsize,
+    most: AtomicUsize,
+    /// Above zero while everything may fail.
+    stormy: AtomicUsize,
+}
+
+struct Storm(Arc<Counts>);
+
+/// Counts as live until it is dropped.
+struct Live(Arc<Counts>);
+
+impl Live {
+    fn new(counts: &Arc<Counts>) -> Self {
+        let live = counts.live.fetch_add(1, Ordering::SeqCst) + 1;
+        counts.most.fetch_max(live, Ordering::SeqCst);
+        Self(Arc::clone(counts))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.live.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Storm {
+    /// Whether the weather is bad for a call that meets it one time in `odds`.
+    fn bad(&self, odds: u32) -> bool {
+        self.0.stormy.load(Ordering::SeqCst) > 0 && fastrand::u32(..odds) == 0
+    }
+
+    /// Panics now and then, past the panic hook, which would only fill the log.
+    fn panic_at_times(&self) {
+        if self.bad(100) {
+            std::panic::resume_unwind(Box::new("storm"));
+        }
+    }
+
+    async fn work(&self) -> Result<(), Broken> {
+        for _ in 0..fastrand::u32(..4) {
+            yield_now().await;
+        }
+        self.panic_at_times();
+        if self.bad(5) { Err(Broken) } else { Ok(()) }
+    }
+}
+
+impl Backend for Storm {
+    type Connection = Live;
+    type Error = Broken;
+
+    async fn connect(&self) -> Result<Live, Broken> {
+        let live = Live::new(&self.0);
+        self.work().await.map(|()| live)
+    }
+
+    fn check(&self, _: &mut Live, when: When) -> Health {
+        self.panic_at_times();
+        match fastrand::u32(..20) {
+            0 if self.bad(1) => Health::Broken,
+            1 if self.bad(5) => Health::Generation,
+            2..=6 if when == When::Return => Health::NeedsReset,
+            _ => Health::Good,
+        }
+    }
+
+    async fn ping(&self, _: &mut Live) -> Result<(), Broken> {
+        self.work().await
+    }
+
+    async fn reset(&self, _: &mut Live) -> Result<(), Broken> {
+        self.work().await
+    }
+
+    async fn close(&self, conn: Live) {
+        drop(self.work().await);
+        drop(conn);
+    }
+
+    fn terminate(&self, conn: Live) {
+        self.panic_at_times();
+        drop(conn);
+    }
+
+    fn classify(&self, _: &Broken) -> Failure {
+        match fastrand::u32(..10) {
+            0 => Failure::Permanent,
+            1 => Failure::Generation,
+            _ => Failure::Transient,
+        }
+    }
+}
+
+async fn use_once(pool: Pool<Storm>) {
+    match fastrand::u32(..4) {
+        0 => drop(pool.try_get()),
+        1 => {
+            if let Ok(mut conn) = pool.get_owned().await {
+                yield_now().await;
+                if fastrand::u32(..4) == 0 {
+                    conn.report(&Broken);
+                }
+            }
+        }
+        _ => {
+            if let Ok(conn) = pool.get().await {
+                for _ in 0..fastrand::u32(..3) {
+                    yield_now().await;
+                }
+                if fastrand::u32(..8) == 0 {
+                    conn.invalidate();
+                }
+            }
+        }
+    }
+}
+
+/// Waits until nothing goes on in the pool.
+async fn calm(pool: &Pool<Storm>) {
+    let begun = Instant::now();
+    loop {
+        let status = pool.status();
+        if status.connecting + status.resetting + status.closing + status.waiting + status.in_use
+            == 0
+        {
+            return;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "no rest: {status}"
+        );
+        yield_now().await;
+    }
+}
+
+async fn abort_storm(size: usize, overflow: usize) {
+    let counts = Arc::new(Counts::default());
+    counts.stormy.store(1, Ordering::SeqCst);
+    let pool = Pool::builder(Storm(Arc::clone(&counts)))
+        .pool_size(size)
+        .max_overflow(overflow)
+        .pool_timeout(Duration::from_millis(20))
+        .backoff(Duration::from_millis(1), Duration::from_millis(2))
+        .pre_ping(PrePing::Always)
+        .build()
+        .unwrap();
+    for _ in 0..TASKS / WAVE {
+        let mut wave = JoinSet::new();
+        for _ in 0..WAVE {
+            wave.spawn(use_once(pool.clone()));
+        }
+        for _ in 0..fastrand::u32(..20) {
+            yield_now().await;
+        }
+        wave.abort_all();
+        while wave.join_next().await.is_some() {}
+    }
+    counts.stormy.store(0, Ordering::SeqCst);
+    calm(&pool).await;
+    let most = counts.most.load(Ordering::SeqCst);
+    assert!(
+        most <= size + overflow,
+        "{most} were live at once, {} may be",
+        size + overflow
+    );
+    let mut all = Vec::new();
+    for _ in 0..size + overflow {
+        all.push(pool.get().await.expect("the whole capacity is there"));
+    }
+    assert_eq!(counts.live.load(Ordering::SeqCst), size + overflow);
+    drop(all);
+    calm(&pool).await;
+    let status = pool.status();
+    assert_eq!((status.idle, status.open), (size, size), "{status}");
+    assert!(pool.close().await.is_clean());
+    assert_eq!(counts.live.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_thousand_aborted_tasks_leave_a_small_pool_whole() {
+    abort_storm(3, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_thousand_aborted_tasks_leave_a_pool_of_several_words_whole() {
+    abort_storm(80, 60).await;
+}
