@@ -6,15 +6,23 @@ use pool_postgres::{Engine, Error, Session, SessionFactory};
 
 /// Does not care who ends the transaction, nor whether it is a savepoint.
 async fn add_tag(s: &mut Session, tag: &str) -> Result<(), Error> {
-    s.execute("INSERT INTO tags (name) VALUES ($1)", &[&tag]).await?;
+    s.execute("INSERT INTO tags (name) VALUES ($1)", &[&tag])
+        .await?;
     Ok(())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let url = std::env::args().nth(1).unwrap_or_else(|| "postgresql:///postgres".to_owned());
+    let url = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "postgresql:///postgres".to_owned());
     let engine = Engine::builder(url).build()?;
-    engine.execute("CREATE TABLE IF NOT EXISTS tags (name text PRIMARY KEY)", &[]).await?;
+    engine
+        .execute(
+            "CREATE TABLE IF NOT EXISTS tags (name text PRIMARY KEY)",
+            &[],
+        )
+        .await?;
     let sessions = SessionFactory::new(engine.clone());
 
     // A request: the session is the helper's.
@@ -28,7 +36,10 @@ async fn main() -> Result<(), Error> {
             add_tag(s, "everywhere").await
         })
         .await;
-    println!("the second of the same name: {}", twice.expect_err("names are unique"));
+    println!(
+        "the second of the same name: {}",
+        twice.expect_err("names are unique")
+    );
 
     // The same with a guard, where the outcome is decided step by step.
     let mut attempt = session.begin_nested();

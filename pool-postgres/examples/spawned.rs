@@ -28,7 +28,9 @@ async fn withdraw(sessions: SessionFactory, account: i64, amount: i64) -> Result
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let url = std::env::args().nth(1).unwrap_or_else(|| "postgresql:///postgres".to_owned());
+    let url = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "postgresql:///postgres".to_owned());
     let engine = Engine::builder(url).build()?;
     let sessions = SessionFactory::new(engine.clone());
 

@@ -75,7 +75,7 @@ impl Engine {
         params: &[&(dyn ToSql + Sync)],
     ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send {
         let place = Location::caller();
-        self.run(place, sql, params, |rows| rows.try_collect())
+        self.run(place, sql, params, TryStreamExt::try_collect)
     }
 
     /// Runs one statement that gives exactly one row. As [`query`](Self::query).

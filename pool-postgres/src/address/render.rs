@@ -107,7 +107,7 @@ fn query(options: &EngineOptions) -> Vec<(&'static str, String)> {
     pairs
 }
 
-fn name_of<T: PartialEq>(value: T, names: &[(&str, T)]) -> String {
+fn name_of<T: Copy + PartialEq>(value: T, names: &[(&str, T)]) -> String {
     names
         .iter()
         .find(|(_, named)| *named == value)

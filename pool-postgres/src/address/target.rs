@@ -78,16 +78,12 @@ impl Target {
                 })?;
             }
         }
-        let user = options
-            .user
-            .clone()
-            .or_else(|| variable_set("USER"))
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Config,
-                    "no user: name one in the URL (postgresql://user@host/database) or in PGUSER",
-                )
-            })?;
+        let user = options.user.clone().or_else(login_name).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Config,
+                "no user: name one in the URL (postgresql://user@host/database) or in PGUSER",
+            )
+        })?;
         let mut login = tokio_postgres::Config::new();
         login
             .user(&user)
@@ -180,6 +176,19 @@ fn places(options: &EngineOptions) -> Result<Vec<Place>, Error> {
 
 fn variable_set(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The name of the operating system's user.
+fn login_name() -> Option<String> {
+    #[cfg(unix)]
+    {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
+        user.ok().flatten().map(|user| user.name)
+    }
+    #[cfg(not(unix))]
+    {
+        variable_set("USERNAME")
+    }
 }
 
 /// The program's name.

@@ -5,6 +5,7 @@
 //! are read side by side, so it is one round trip where the statement is prepared already and two where it
 //! is not.
 
+use std::fmt::Write as _;
 use std::panic::Location;
 use std::time::Instant;
 
@@ -90,7 +91,15 @@ impl Session {
                     }
                     return Err(self.failure(error));
                 }
-                Setback::Failed(error) => return Err(self.failure(error)),
+                Setback::Failed(error) => {
+                    // The server answered, so it knows the savepoints that went before.
+                    if error.sqlstate().is_some() {
+                        self.savepoints
+                            .iter_mut()
+                            .for_each(|level| level.sent = true);
+                    }
+                    return Err(self.failure(error));
+                }
             };
             self.discard(&error);
             refused = Some(error);
@@ -177,7 +186,7 @@ impl Session {
             if !preamble.is_empty() {
                 preamble.push(';');
             }
-            preamble.push_str(&format!("SAVEPOINT sp_{number}"));
+            let _ = write!(preamble, "SAVEPOINT sp_{number}");
         }
         Ok((!preamble.is_empty()).then_some(preamble))
     }

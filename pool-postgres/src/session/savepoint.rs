@@ -44,22 +44,20 @@ impl<'s> Savepoint<'s> {
     /// # Errors
     /// [`ErrorKind::TransactionFailed`] if a statement inside had failed: the savepoint is rolled back and
     /// the transaction goes on.
-    pub fn commit(mut self) -> impl Future<Output = Result<(), Error>> + Send {
-        async move {
-            self.done = true;
-            let failed = match &mut self.session.state {
-                State::Open(open) if !open.in_flight => {
-                    open.failed.as_ref().map(|failure| failure.explain())
-                }
-                _ => None,
-            };
-            if let Some(error) = failed {
-                self.end(|name| format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"))
-                    .await?;
-                return Err(error);
+    pub async fn commit(mut self) -> Result<(), Error> {
+        self.done = true;
+        let failed = match &mut self.session.state {
+            State::Open(open) if !open.in_flight => {
+                open.failed.as_ref().map(super::state::Failure::explain)
             }
-            self.end(|name| format!("RELEASE SAVEPOINT {name}")).await
+            _ => None,
+        };
+        if let Some(error) = failed {
+            self.end(|name| format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"))
+                .await?;
+            return Err(error);
         }
+        self.end(|name| format!("RELEASE SAVEPOINT {name}")).await
     }
 
     /// Undoes what was done since the savepoint; the transaction goes on. Without a statement inside, it
@@ -70,12 +68,10 @@ impl<'s> Savepoint<'s> {
     ///
     /// # Errors
     /// The server's, or a connection that broke.
-    pub fn rollback(mut self) -> impl Future<Output = Result<(), Error>> + Send {
-        async move {
-            self.done = true;
-            self.end(|name| format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"))
-                .await
-        }
+    pub async fn rollback(mut self) -> Result<(), Error> {
+        self.done = true;
+        self.end(|name| format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"))
+            .await
     }
 
     /// Takes the savepoint, and any forgotten inside it, off the list; names it if the server knows it.

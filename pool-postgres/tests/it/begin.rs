@@ -79,7 +79,10 @@ async fn the_work_of_begin_cannot_end_the_transaction_itself() {
                 s.close().await.expect_err("inside begin"),
             ] {
                 assert_eq!(error.kind(), ErrorKind::Usage);
-                assert!(error.to_string().contains("SessionFactory::begin"), "{error}");
+                assert!(
+                    error.to_string().contains("SessionFactory::begin"),
+                    "{error}"
+                );
             }
             s.execute("INSERT INTO t VALUES (2)", &[]).await
         })
@@ -96,7 +99,10 @@ async fn a_panic_inside_begin_rolls_back_and_frees_the_connections_room() {
         s.execute("INSERT INTO t VALUES (1)", &[]).await?;
         panic!("on purpose");
     });
-    AssertUnwindSafe(work).catch_unwind().await.expect_err("the panic comes through");
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .expect_err("the panic comes through");
     assert_next_borrower_is_at_ease(&engine, "a panic").await;
     assert_eq!(count(&engine).await, 0);
 }
@@ -112,7 +118,8 @@ async fn begin_dropped_half_way_rolls_back() {
             s.execute("INSERT INTO t VALUES ($1)", &[&2_i64]).await
         });
         let done = poll_then_drop(polls, work).await;
-        assert_next_borrower_is_at_ease(&engine, &format!("begin dropped after {polls} polls")).await;
+        assert_next_borrower_is_at_ease(&engine, &format!("begin dropped after {polls} polls"))
+            .await;
         // Both rows or none; both only if the commit was under way already.
         assert_eq!(count(&engine).await % 2, 0, "after {polls} polls");
         match done {
@@ -134,7 +141,8 @@ async fn begin_can_be_spawned_with_an_error_of_thiserror_and_of_anyhow() {
     let first = tokio::spawn(async move {
         one.begin::<AppError, _>(async |s| {
             s.nested::<AppError, _>(async |s| {
-                s.execute("INSERT INTO t VALUES (length($1))", &[&name]).await?;
+                s.execute("INSERT INTO t VALUES (length($1))", &[&name])
+                    .await?;
                 Ok(())
             })
             .await
@@ -143,13 +151,18 @@ async fn begin_can_be_spawned_with_an_error_of_thiserror_and_of_anyhow() {
     });
     let second = tokio::spawn(async move {
         two.begin::<anyhow::Error, _>(async |s| {
-            s.execute("INSERT INTO missing VALUES (1)", &[]).await.context("inserting")?;
+            s.execute("INSERT INTO missing VALUES (1)", &[])
+                .await
+                .context("inserting")?;
             Ok(())
         })
         .await
     });
     first.await.expect("no panic").expect("committed");
-    let error = second.await.expect("no panic").expect_err("there is no such table");
+    let error = second
+        .await
+        .expect("no panic")
+        .expect_err("there is no such table");
     assert_eq!(error.to_string(), "inserting");
     let cause = error.downcast_ref::<Error>().expect("ours beneath");
     assert_eq!(cause.sqlstate(), Some("42P01"));

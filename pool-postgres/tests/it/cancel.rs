@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 use pool_postgres::{Engine, Error, ErrorKind, Session, SessionFactory};
 
 use crate::support::{
-    SOON, assert_next_borrower_is_at_ease, builder, count, database, one_connection, poll_then_drop,
-    sessions, until,
+    SOON, assert_next_borrower_is_at_ease, builder, count, database, one_connection,
+    poll_then_drop, sessions, until,
 };
 
 /// Drops what `work` does with a session after 0, 1, 2… polls, until it runs to its end; looks each time at
@@ -31,7 +31,10 @@ async fn dropped_at_every_await<T>(
         let after = format!("{name} dropped after {polls} polls");
         if done.is_none() && session.in_transaction() {
             // The session itself knows that it cannot vouch for what it did.
-            if let Err(error) = session.execute("INSERT INTO t VALUES (0)", &[]).now_or_never().unwrap_or(Ok(0))
+            if let Err(error) = session
+                .execute("INSERT INTO t VALUES (0)", &[])
+                .now_or_never()
+                .unwrap_or(Ok(0))
             {
                 assert_eq!(error.kind(), ErrorKind::TransactionFailed, "{after}");
             }
@@ -52,7 +55,10 @@ async fn dropped_at_every_await<T>(
 async fn nothing(_: &mut Session) {}
 
 async fn inserted(session: &mut Session) {
-    session.execute("INSERT INTO t VALUES ($1)", &[&1_i64]).await.expect("inserted");
+    session
+        .execute("INSERT INTO t VALUES ($1)", &[&1_i64])
+        .await
+        .expect("inserted");
 }
 
 #[tokio::test]
@@ -75,14 +81,18 @@ async fn a_later_statement_can_be_dropped_at_every_await() {
 
 #[tokio::test]
 async fn a_batch_can_be_dropped_at_every_await() {
-    let work = async |s: &mut Session| s.batch("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)").await;
+    let work = async |s: &mut Session| {
+        s.batch("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)")
+            .await
+    };
     dropped_at_every_await("a batch", false, nothing, work, 1).await;
 }
 
 #[tokio::test]
 async fn a_savepoint_can_be_dropped_at_every_await() {
     let work = async |s: &mut Session| {
-        s.nested::<Error, _>(async |s| s.execute("INSERT INTO t VALUES ($1)", &[&2_i64]).await).await
+        s.nested::<Error, _>(async |s| s.execute("INSERT INTO t VALUES ($1)", &[&2_i64]).await)
+            .await
     };
     dropped_at_every_await("a savepoint", false, nothing, work, 2).await;
 }
@@ -96,7 +106,9 @@ async fn a_rollback_can_be_dropped_at_every_await() {
 #[tokio::test]
 async fn a_failing_statement_can_be_dropped_at_every_await() {
     let work = async |s: &mut Session| {
-        s.execute("INSERT INTO t VALUES (1/0)", &[]).await.expect_err("division by zero");
+        s.execute("INSERT INTO t VALUES (1/0)", &[])
+            .await
+            .expect_err("division by zero");
         Ok(())
     };
     dropped_at_every_await("a failing statement", false, inserted, work, 1).await;
@@ -105,7 +117,9 @@ async fn a_failing_statement_can_be_dropped_at_every_await() {
 #[tokio::test]
 async fn a_row_stream_can_be_dropped_at_every_await() {
     let work = async |s: &mut Session| {
-        let mut rows = s.query_stream("SELECT generate_series(1, 20000)", &[]).await?;
+        let mut rows = s
+            .query_stream("SELECT generate_series(1, 20000)", &[])
+            .await?;
         while let Some(row) = rows.next().await {
             row?;
         }
@@ -121,10 +135,14 @@ async fn a_commit_dropped_at_any_await_happened_or_did_not() {
     for polls in 0.. {
         let before = count(&engine).await;
         let mut session = sessions.session();
-        session.execute("INSERT INTO t VALUES (1), (2)", &[]).await.expect("inserted");
+        session
+            .execute("INSERT INTO t VALUES (1), (2)", &[])
+            .await
+            .expect("inserted");
         let done = poll_then_drop(polls, session.commit()).await;
         drop(session);
-        assert_next_borrower_is_at_ease(&engine, &format!("a commit dropped after {polls} polls")).await;
+        assert_next_borrower_is_at_ease(&engine, &format!("a commit dropped after {polls} polls"))
+            .await;
         let gained = count(&engine).await - before;
         match (polls, &done) {
             (0, _) => assert_eq!(gained, 0, "nothing was sent"),
@@ -152,7 +170,8 @@ async fn a_single_statement_can_be_dropped_at_every_await() {
             }
             let statement = engine.query("SELECT n FROM t WHERE n = $1", &[&1_i64]);
             let done = poll_then_drop(polls, statement).await;
-            assert_next_borrower_is_at_ease(&engine, &format!("{polls} polls of a statement")).await;
+            assert_next_borrower_is_at_ease(&engine, &format!("{polls} polls of a statement"))
+                .await;
             if done.is_some() {
                 break;
             }
@@ -168,14 +187,24 @@ async fn a_statement_that_still_runs_when_it_is_dropped_is_cancelled_on_the_serv
     let sleeps = "FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(1000)%' AND state = 'active' \
                   AND datname = current_database()";
     let mut session = sessions.session();
-    session.execute("INSERT INTO t VALUES (1)", &[]).await.expect("inserted");
+    session
+        .execute("INSERT INTO t VALUES (1)", &[])
+        .await
+        .expect("inserted");
+    let asleep = format!("SELECT count(*) = 1 {sleeps}");
     tokio::select! {
         _ = session.query("SELECT pg_sleep(1000)", &[]) => panic!("it sleeps"),
-        () = until(&watcher, &format!("SELECT count(*) = 1 {sleeps}")) => {}
+        () = until(&watcher, &asleep) => {}
     }
-    let error = session.query("SELECT 1", &[]).await.expect_err("nobody knows what the other did");
+    let error = session
+        .query("SELECT 1", &[])
+        .await
+        .expect_err("nobody knows what the other did");
     assert_eq!(error.kind(), ErrorKind::TransactionFailed);
-    let error = session.commit().await.expect_err("nobody knows what the other did");
+    let error = session
+        .commit()
+        .await
+        .expect_err("nobody knows what the other did");
     assert_eq!(error.kind(), ErrorKind::TransactionFailed);
     assert_next_borrower_is_at_ease(&engine, "a running statement").await;
     until(&watcher, &format!("SELECT count(*) = 0 {sleeps}")).await;
@@ -187,8 +216,11 @@ async fn a_statement_that_still_runs_when_it_is_dropped_is_cancelled_on_the_serv
 async fn a_storm_of_timeouts_leaves_all_connections_in_order() {
     const CONNECTIONS: usize = 4;
     let db = database().await;
-    let engine: Engine =
-        builder(&db.url()).pool_size(CONNECTIONS).max_overflow(0).build().expect("good settings");
+    let engine: Engine = builder(&db.url())
+        .pool_size(CONNECTIONS)
+        .max_overflow(0)
+        .build()
+        .expect("good settings");
     let sessions = SessionFactory::new(engine.clone());
     let storm = (0..400_u64).map(|n| {
         let sessions = sessions.clone();
@@ -198,7 +230,9 @@ async fn a_storm_of_timeouts_leaves_all_connections_in_order() {
                 s.execute("INSERT INTO t VALUES ($1)", &[&n]).await?;
                 s.execute("INSERT INTO t VALUES ($1)", &[&n]).await
             });
-            tokio::time::timeout(Duration::from_micros(n * 37 % 9000), work).await.is_ok_and(|done| done.is_ok())
+            tokio::time::timeout(Duration::from_micros(n * 37 % 9000), work)
+                .await
+                .is_ok_and(|done| done.is_ok())
         })
     });
     let mut committed = 0;
@@ -207,14 +241,24 @@ async fn a_storm_of_timeouts_leaves_all_connections_in_order() {
     }
     let all = (0..CONNECTIONS).map(|_| engine.connect());
     let all = tokio::time::timeout(SOON, futures_util::future::try_join_all(all));
-    let all = all.await.expect("none is lost").expect("all can be had at once");
+    let all = all
+        .await
+        .expect("none is lost")
+        .expect("all can be had at once");
     for connection in &all {
         let refused = connection.client().batch_execute("SAVEPOINT inside").await;
         refused.expect_err("no transaction is open");
     }
     drop(all);
     let halves = "SELECT count(*) FROM (SELECT n FROM t GROUP BY n HAVING count(*) <> 2) AS halves";
-    assert_eq!(engine.query_one(halves, &[]).await.expect("a count").get::<_, i64>(0), 0);
+    assert_eq!(
+        engine
+            .query_one(halves, &[])
+            .await
+            .expect("a count")
+            .get::<_, i64>(0),
+        0
+    );
     // Those that were dropped while they committed may have, too.
     assert!(count(&engine).await >= 2 * committed);
 }

@@ -8,7 +8,9 @@ use crate::support::{builder, count, database, one_connection, sessions, until};
 
 #[tokio::test]
 async fn building_an_engine_opens_nothing() {
-    let engine = Engine::builder("postgresql://nobody:secret@127.0.0.1:1/none").build().expect("settings");
+    let engine = Engine::builder("postgresql://nobody:secret@127.0.0.1:1/none")
+        .build()
+        .expect("settings");
     assert_eq!(engine.status().open, 0);
     assert!(!format!("{engine:?}").contains("secret"));
 }
@@ -21,9 +23,16 @@ async fn settings_that_cannot_work_are_refused_with_the_remedy() {
         .build()
         .expect_err("no connection could ever exist");
     assert_eq!(error.kind(), ErrorKind::Config);
-    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-    assert!(format!("{error}: {cause}").contains("raise one of them"), "{error}: {cause}");
-    let error = Engine::builder("mysql://localhost/db").build().expect_err("another database");
+    let cause = std::error::Error::source(&error)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    assert!(
+        format!("{error}: {cause}").contains("raise one of them"),
+        "{error}: {cause}"
+    );
+    let error = Engine::builder("mysql://localhost/db")
+        .build()
+        .expect_err("another database");
     assert_eq!(error.kind(), ErrorKind::Url);
 }
 
@@ -31,13 +40,41 @@ async fn settings_that_cannot_work_are_refused_with_the_remedy() {
 async fn single_statements_run_by_themselves() {
     let db = database().await;
     let engine = one_connection(&db);
-    assert_eq!(engine.execute("INSERT INTO t VALUES (1), (2)", &[]).await.expect("inserted"), 2);
-    engine.execute("VACUUM t", &[]).await.expect("outside a transaction");
-    assert_eq!(engine.query("SELECT n FROM t", &[]).await.expect("rows").len(), 2);
-    assert!(engine.query_opt("SELECT n FROM t WHERE n > $1", &[&5_i64]).await.expect("none").is_none());
-    let error = engine.query_one("SELECT n FROM t", &[]).await.expect_err("two rows");
+    assert_eq!(
+        engine
+            .execute("INSERT INTO t VALUES (1), (2)", &[])
+            .await
+            .expect("inserted"),
+        2
+    );
+    engine
+        .execute("VACUUM t", &[])
+        .await
+        .expect("outside a transaction");
+    assert_eq!(
+        engine
+            .query("SELECT n FROM t", &[])
+            .await
+            .expect("rows")
+            .len(),
+        2
+    );
+    assert!(
+        engine
+            .query_opt("SELECT n FROM t WHERE n > $1", &[&5_i64])
+            .await
+            .expect("none")
+            .is_none()
+    );
+    let error = engine
+        .query_one("SELECT n FROM t", &[])
+        .await
+        .expect_err("two rows");
     assert_eq!(error.kind(), ErrorKind::RowCount);
-    engine.query("SELECT 1/0", &[]).await.expect_err("division by zero");
+    engine
+        .query("SELECT 1/0", &[])
+        .await
+        .expect_err("division by zero");
     engine.ping().await.expect("well");
     assert_eq!((engine.status().open, engine.status().in_use), (1, 0));
 }
@@ -46,13 +83,43 @@ async fn single_statements_run_by_themselves() {
 async fn a_statement_whose_table_changed_meanwhile_is_prepared_anew() {
     let db = database().await;
     let engine = one_connection(&db);
-    engine.execute("INSERT INTO t VALUES (1)", &[]).await.expect("inserted");
-    assert_eq!(engine.query_one("SELECT * FROM t", &[]).await.expect("a row").len(), 1);
-    engine.execute("ALTER TABLE t ADD COLUMN m text", &[]).await.expect("altered");
-    assert_eq!(engine.query_one("SELECT * FROM t", &[]).await.expect("a row").len(), 2);
-    engine.execute("ALTER TABLE t ADD COLUMN o text", &[]).await.expect("altered");
+    engine
+        .execute("INSERT INTO t VALUES (1)", &[])
+        .await
+        .expect("inserted");
+    assert_eq!(
+        engine
+            .query_one("SELECT * FROM t", &[])
+            .await
+            .expect("a row")
+            .len(),
+        1
+    );
+    engine
+        .execute("ALTER TABLE t ADD COLUMN m text", &[])
+        .await
+        .expect("altered");
+    assert_eq!(
+        engine
+            .query_one("SELECT * FROM t", &[])
+            .await
+            .expect("a row")
+            .len(),
+        2
+    );
+    engine
+        .execute("ALTER TABLE t ADD COLUMN o text", &[])
+        .await
+        .expect("altered");
     let mut session = SessionFactory::new(engine.clone()).session();
-    assert_eq!(session.query_one("SELECT * FROM t", &[]).await.expect("a row").len(), 3);
+    assert_eq!(
+        session
+            .query_one("SELECT * FROM t", &[])
+            .await
+            .expect("a row")
+            .len(),
+        3
+    );
 }
 
 #[tokio::test]
@@ -61,9 +128,16 @@ async fn a_bare_connection_gives_the_drivers_client_and_is_checked_on_return() {
     let engine = one_connection(&db);
     let mut connection = engine.connect().await.expect("a connection");
     let transaction = connection.client_mut().transaction().await.expect("begun");
-    transaction.batch_execute("INSERT INTO t VALUES (1)").await.expect("inserted");
+    transaction
+        .batch_execute("INSERT INTO t VALUES (1)")
+        .await
+        .expect("inserted");
     transaction.commit().await.expect("committed");
-    connection.client().batch_execute("BEGIN; INSERT INTO t VALUES (2)").await.expect("left open");
+    connection
+        .client()
+        .batch_execute("BEGIN; INSERT INTO t VALUES (2)")
+        .await
+        .expect("left open");
     drop(connection);
     crate::support::assert_next_borrower_is_at_ease(&engine, "an open transaction").await;
     assert_eq!(count(&engine).await, 1);
@@ -90,11 +164,17 @@ async fn a_closed_pool_refuses_newcomers_and_says_so() {
 #[tokio::test]
 async fn closing_reports_who_still_holds_what() {
     let db = database().await;
-    let engine =
-        builder(&db.url()).pool_size(1).close_deadline(Duration::ZERO).build().expect("good settings");
+    let engine = builder(&db.url())
+        .pool_size(1)
+        .close_deadline(Duration::ZERO)
+        .build()
+        .expect("good settings");
     let mut session = SessionFactory::new(engine.clone()).session();
-    let line = line!() + 1;
-    session.execute("INSERT INTO t VALUES (1)", &[]).await.expect("inserted");
+    let line = line!() + 2;
+    session
+        .execute("INSERT INTO t VALUES (1)", &[])
+        .await
+        .expect("inserted");
     let report = engine.close().await;
     let held = report.still_held.first().expect("one is held");
     assert!(held.place.file().ends_with("engine.rs"), "{held}");
@@ -108,10 +188,17 @@ async fn disposing_replaces_connections_and_leaves_running_transactions_alone() 
     let db = database().await;
     let (engine, sessions) = sessions(&db);
     let mut session = sessions.session();
-    session.execute("INSERT INTO t VALUES (1)", &[]).await.expect("inserted");
+    session
+        .execute("INSERT INTO t VALUES (1)", &[])
+        .await
+        .expect("inserted");
     let before = crate::support::pid(&mut session).await;
     engine.dispose();
     let _ = session.commit().await.expect("committed");
-    until(&engine, &format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {before})")).await;
+    until(
+        &engine,
+        &format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {before})"),
+    )
+    .await;
     assert_eq!(count(&engine).await, 1);
 }

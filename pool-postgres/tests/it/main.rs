@@ -1,10 +1,13 @@
 //! Integration tests, on real servers.
 
+mod address;
 mod begin;
 mod cancel;
 mod commit;
+mod connect;
 mod engine;
 mod place;
 mod session;
 mod stream;
 mod support;
+mod tls;

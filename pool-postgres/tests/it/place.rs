@@ -35,7 +35,12 @@ async fn a_session_inside_a_session_on_a_pool_of_one_times_out_naming_the_holder
     // Single statements and bare connections name their callers too.
     let line = line!() + 1;
     let held = engine.connect().await.expect("a connection");
-    let text = chain(&engine.execute("SELECT 1", &[]).await.expect_err("it is held"));
+    let text = chain(
+        &engine
+            .execute("SELECT 1", &[])
+            .await
+            .expect_err("it is held"),
+    );
     assert!(text.contains(&format!("place.rs:{line}")), "{text}");
     drop(held);
 }
@@ -51,8 +56,14 @@ async fn a_pool_timeout_of_zero_fails_at_once_and_never_refuses_an_idle_connecti
         .expect("good settings");
     let sessions = SessionFactory::new(engine.clone());
     let mut holder = sessions.session();
-    holder.query("SELECT 1", &[]).await.expect("there is room to open one");
-    let error = engine.query("SELECT 1", &[]).await.expect_err("none is idle");
+    holder
+        .query("SELECT 1", &[])
+        .await
+        .expect("there is room to open one");
+    let error = engine
+        .query("SELECT 1", &[])
+        .await
+        .expect_err("none is idle");
     assert_eq!(error.kind(), ErrorKind::PoolTimeout);
     assert!(error.is_retryable());
     let _ = holder.commit().await.expect("committed");

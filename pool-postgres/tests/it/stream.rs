@@ -15,7 +15,10 @@ async fn a_stream_gives_all_rows_in_order_and_the_transaction_goes_on() {
     let mut expected = 0_i64;
     {
         let sql = "SELECT n FROM generate_series(1::bigint, $1) AS n";
-        let mut rows = session.query_stream(sql, &[&1000_i64]).await.expect("a stream");
+        let mut rows = session
+            .query_stream(sql, &[&1000_i64])
+            .await
+            .expect("a stream");
         while let Some(row) = rows.next().await {
             expected += 1;
             assert_eq!(row.expect("a row").get::<_, i64>(0), expected);
@@ -23,7 +26,10 @@ async fn a_stream_gives_all_rows_in_order_and_the_transaction_goes_on() {
         assert!(rows.next().await.is_none(), "the end stays the end");
     }
     assert_eq!(expected, 1000);
-    session.execute("INSERT INTO t VALUES (1)", &[]).await.expect("inserted");
+    session
+        .execute("INSERT INTO t VALUES (1)", &[])
+        .await
+        .expect("inserted");
     let _ = session.commit().await.expect("committed");
     assert_eq!(count(&engine).await, 1);
 }
@@ -40,7 +46,10 @@ async fn a_stream_that_fails_says_so_in_a_rows_place_and_fails_the_transaction()
         while let Some(row) = rows.next().await {
             seen.push(row.map_err(|error| error.sqlstate().map(str::to_owned)));
         }
-        assert!(matches!(seen.last(), Some(Err(Some(code))) if code == "22012"), "{seen:?}");
+        assert!(
+            matches!(seen.last(), Some(Err(Some(code))) if code == "22012"),
+            "{seen:?}"
+        );
     }
     let error = session.commit().await.expect_err("the transaction failed");
     assert!(error.to_string().contains("division by zero"), "{error}");
@@ -50,7 +59,11 @@ async fn a_stream_that_fails_says_so_in_a_rows_place_and_fails_the_transaction()
 async fn a_stream_and_its_session_dropped_half_way_never_make_the_next_borrower_wait() {
     let db = database().await;
     let (engine, sessions) = sessions(&db);
-    for sessions in [sessions.clone(), sessions.read_only(), sessions.autocommit()] {
+    for sessions in [
+        sessions.clone(),
+        sessions.read_only(),
+        sessions.autocommit(),
+    ] {
         let mut session = sessions.session();
         {
             let mut rows = session.query_stream(MANY, &[]).await.expect("a stream");
@@ -58,8 +71,11 @@ async fn a_stream_and_its_session_dropped_half_way_never_make_the_next_borrower_
         }
         drop(session);
         assert_next_borrower_is_at_ease(&engine, "a stream dropped half-way").await;
-        until(&engine, "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()")
-            .await;
+        until(
+            &engine,
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()",
+        )
+        .await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use pool_postgres::{
-    Checkout, CheckoutFuture, ConnectionSource, Engine, EngineBuilder, Error, Guard, GuardRows, Lease,
+    Checkout, CheckoutFuture, ConnectionSource, Engine, EngineBuilder, Error, Guard, GuardRows,
     Session, SessionFactory, SessionOptions,
 };
 use testbed::TestDatabase;
@@ -19,7 +19,10 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// A database of the test's own, with a table `t (n bigint)`.
 pub(crate) async fn database() -> TestDatabase {
     let database = testbed::shared().await.database().await;
-    one_connection(&database).execute("CREATE TABLE t (n bigint)", &[]).await.expect("a table");
+    one_connection(&database)
+        .execute("CREATE TABLE t (n bigint)", &[])
+        .await
+        .expect("a table");
     database
 }
 
@@ -30,7 +33,11 @@ pub(crate) fn builder(url: &str) -> EngineBuilder {
 
 /// An engine whose pool has room for one connection.
 pub(crate) fn one_connection(database: &TestDatabase) -> Engine {
-    builder(&database.url()).pool_size(1).max_overflow(0).build().expect("good settings")
+    builder(&database.url())
+        .pool_size(1)
+        .max_overflow(0)
+        .build()
+        .expect("good settings")
 }
 
 /// Sessions on a pool with room for one connection.
@@ -41,12 +48,20 @@ pub(crate) fn sessions(database: &TestDatabase) -> (Engine, SessionFactory) {
 
 /// How many rows the table `t` has.
 pub(crate) async fn count(engine: &Engine) -> i64 {
-    engine.query_one("SELECT count(*) FROM t", &[]).await.expect("a count").get(0)
+    engine
+        .query_one("SELECT count(*) FROM t", &[])
+        .await
+        .expect("a count")
+        .get(0)
 }
 
 /// The server process behind a session.
 pub(crate) async fn pid(session: &mut Session) -> i32 {
-    session.query_one("SELECT pg_backend_pid()", &[]).await.expect("a pid").get(0)
+    session
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .expect("a pid")
+        .get(0)
 }
 
 /// Waits until a condition on the server holds.
@@ -56,7 +71,12 @@ pub(crate) async fn pid(session: &mut Session) -> i32 {
 pub(crate) async fn until(engine: &Engine, condition: &str) {
     let deadline = Instant::now() + SOON;
     let sql = format!("SELECT coalesce(({condition}), false)");
-    while !engine.query_one(&sql, &[]).await.expect("a condition").get::<_, bool>(0) {
+    while !engine
+        .query_one(&sql, &[])
+        .await
+        .expect("a condition")
+        .get::<_, bool>(0)
+    {
         assert!(Instant::now() < deadline, "never came true: {condition}");
         tokio::task::yield_now().await;
     }
@@ -84,7 +104,10 @@ pub(crate) async fn poll_then_drop<F: Future>(polls: usize, future: F) -> Option
 /// wait for what others left behind.
 pub(crate) async fn assert_next_borrower_is_at_ease(engine: &Engine, after: &str) {
     let next = async {
-        let connection = engine.connect().await.unwrap_or_else(|error| panic!("{after}: {error}"));
+        let connection = engine
+            .connect()
+            .await
+            .unwrap_or_else(|error| panic!("{after}: {error}"));
         let refused = connection
             .client()
             .batch_execute("SAVEPOINT inside")
@@ -93,7 +116,9 @@ pub(crate) async fn assert_next_borrower_is_at_ease(engine: &Engine, after: &str
         let code = refused.code().map(|code| code.code().to_owned());
         assert_eq!(code.as_deref(), Some("25P01"), "{after}: {refused}");
     };
-    tokio::time::timeout(SOON, next).await.unwrap_or_else(|_| panic!("{after}: the borrower waits"));
+    tokio::time::timeout(SOON, next)
+        .await
+        .unwrap_or_else(|_| panic!("{after}: the borrower waits"));
 }
 
 type MakeGuard = Box<dyn Fn(&Checkout<'_>) -> Option<Guard> + Send + Sync>;
@@ -107,7 +132,11 @@ pub(crate) struct Lending {
 
 impl Lending {
     pub(crate) fn with_tokens(engine: Engine, system: u64) -> SessionFactory {
-        let source = Self { engine, system: Some(system), guard: Box::new(|_| None) };
+        let source = Self {
+            engine,
+            system: Some(system),
+            guard: Box::new(|_| None),
+        };
         SessionFactory::from_source(Arc::new(source), SessionOptions::default())
     }
 
@@ -123,7 +152,11 @@ impl Lending {
             Some(Guard::new(sql, move |rows| verify(attempt, rows)))
         });
         SessionFactory::from_source(
-            Arc::new(Self { engine, system: None, guard }),
+            Arc::new(Self {
+                engine,
+                system: None,
+                guard,
+            }),
             SessionOptions::default(),
         )
     }
