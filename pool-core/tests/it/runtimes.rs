@@ -8,6 +8,7 @@ use futures::executor::block_on;
 use futures::future::{Either, select};
 use pool_core::{GetError, PrePing};
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
 use tokio_test::{assert_pending, task};
 
 use crate::scripted::{Call, Gate, ScriptedBackend, Step, at_rest, tasks_run};
@@ -123,16 +124,16 @@ fn a_waiter_times_out_and_is_served_beside_a_runtime_that_is_never_driven_again(
     let (stalled, living) = (runtime(), runtime());
     let held = stalled.block_on(pool.get_owned()).unwrap();
     let waiter = pool.get_owned();
-    let stuck = stalled.block_on(async {
-        let stuck = tokio::spawn(async move { drop(waiter.await) });
+    let mut tasks = JoinSet::new();
+    stalled.block_on(async {
+        tasks.spawn(async move { drop(waiter.await) });
         tasks_run().await;
-        stuck
     });
     // From here on the first runtime, with its waiter and its timekeeper, stands still.
     living.block_on(async {
         assert!(matches!(pool.get().await, Err(GetError::TimedOut(_))));
-        stuck.abort();
     });
+    tasks.abort_all();
     stalled.block_on(tasks_run());
     living.block_on(async {
         let mut waiter = task::spawn(pool.get());
@@ -216,9 +217,9 @@ fn outside_any_runtime_a_waiter_is_served_by_a_return() {
         move || {
             let mut get = std::pin::pin!(get);
             block_on(futures::future::poll_fn(|cx| {
-                let poll = get.as_mut().poll(cx);
+                let turn = get.as_mut().poll(cx);
                 let _ = joined.send(());
-                poll
+                turn
             }))
             .map(|conn| conn.id)
         }
