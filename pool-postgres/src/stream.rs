@@ -36,6 +36,10 @@ impl<'s> RowStream<'s> {
     ///
     /// # Errors
     /// The statement's failure. Nothing comes after it.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the name that streams have for it"
+    )]
     pub fn next(&mut self) -> impl Future<Output = Option<Result<Row, Error>>> + Send {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx))
     }

@@ -147,7 +147,7 @@ impl Wire {
         let mut inbound = std::mem::replace(&mut record.inbound, Frames::typed());
         let kept = |kind| matches!(kind, b'Z' | b'C' | b'N' | b'K' | b'S');
         let fed = inbound.feed(bytes, LONGEST_FRAME, kept, |kind, body| {
-            record.came(kind, body)
+            record.came(kind, body);
         });
         record.inbound = inbound;
         fed
@@ -184,10 +184,10 @@ impl Record {
                 let mut parts = body.split(|byte| *byte == 0);
                 match (parts.next(), parts.next()) {
                     (Some(b"in_hot_standby"), Some(value)) => {
-                        self.in_hot_standby = Some(value == b"on")
+                        self.in_hot_standby = Some(value == b"on");
                     }
                     (Some(b"server_version"), Some(value)) => {
-                        self.server_version = Some(text(value))
+                        self.server_version = Some(text(value));
                     }
                     _ => {}
                 }

@@ -294,28 +294,21 @@ impl Open {
         };
         let cached = connection.cached(sql);
         let rows = if guard.is_none() && preamble.is_none() {
-            match cached {
-                Some(statement) => {
-                    connection
-                        .driver()
-                        .query_raw(&statement, params.iter().copied())
-                        .await
-                }
-                None => {
-                    // Nothing is executed yet: a connection that is found dead here is dead before all.
-                    let statement = connection.prepare(sql).await.map_err(|error| {
-                        if error.connection_is_good() {
-                            Setback::Failed(error)
-                        } else {
-                            Setback::Dead(error)
-                        }
-                    })?;
-                    connection
-                        .driver()
-                        .query_raw(&statement, params.iter().copied())
-                        .await
-                }
-            }
+            let statement = match cached {
+                Some(statement) => statement,
+                // Nothing is executed yet: a connection that is found dead here is dead before all.
+                None => connection.prepare(sql).await.map_err(|error| {
+                    if error.connection_is_good() {
+                        Setback::Failed(error)
+                    } else {
+                        Setback::Dead(error)
+                    }
+                })?,
+            };
+            connection
+                .driver()
+                .query_raw(&statement, params.iter().copied())
+                .await
         } else {
             let verdict = take_off(connection, guard, preamble, cached, sql, params).await?;
             match verdict {

@@ -228,6 +228,14 @@ async fn two_sessions_see_of_each_other_what_is_committed() {
     assert_eq!(other.query(rows, &[]).await.expect("rows").len(), 1);
 }
 
+async fn drop_inside(s: &mut Session) {
+    let mut savepoint = s.begin_nested();
+    savepoint
+        .execute("INSERT INTO t VALUES (4)", &[])
+        .await
+        .expect("inserted");
+}
+
 #[tokio::test]
 async fn a_savepoint_undoes_its_own_part_only() {
     let db = database().await;
@@ -262,14 +270,6 @@ async fn a_savepoint_undoes_its_own_part_only() {
         rows.iter().map(|row| row.get(0)).collect::<Vec<i64>>(),
         [1, 3, 5]
     );
-
-    async fn drop_inside(s: &mut Session) {
-        let mut savepoint = s.begin_nested();
-        savepoint
-            .execute("INSERT INTO t VALUES (4)", &[])
-            .await
-            .expect("inserted");
-    }
 }
 
 #[tokio::test]
