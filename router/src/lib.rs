@@ -108,5 +108,5 @@ pub use tally::Counts;
 pub use pool_core::{CloseReport, PrePing, Status};
 pub use pool_postgres::{
     CommitToken, Committed, ConnectionSource, Durability, Engine, EngineBuilder, Error, ErrorKind,
-    IsolationLevel, Session, SessionFactory, SessionOptions, Strength, TokenError,
+    IsolationLevel, Outcome, Session, SessionFactory, SessionOptions, Strength, TokenError,
 };
