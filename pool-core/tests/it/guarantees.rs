@@ -213,6 +213,25 @@ async fn a_timeout_tells_how_long_how_many_who_and_why() {
 }
 
 #[tokio::test(start_paused = true)]
+#[ignore = "a connection that was handed over is still shown as its last holder's until the new one is polled"]
+async fn a_timeout_does_not_name_a_holder_that_has_returned_its_connection() {
+    let pool = ScriptedBackend::new().pool_with(1, 0, |b| b.pool_timeout(2 * SECOND));
+    let held = pool.get().await.unwrap();
+    let line = line!() - 1;
+    advance(3600 * SECOND).await;
+    let mut chosen = task::spawn(pool.get());
+    assert_pending!(chosen.poll());
+    drop(held); // Handed over to `chosen`, which is not polled yet.
+    let error = timed_out(pool.get().await.unwrap_err());
+    assert!(
+        error
+            .longest
+            .is_none_or(|holder| holder.place.line() != line),
+        "{error:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_way_of_checking_out_notes_its_callers_line() {
     let pool = ScriptedBackend::new().pool_with(1, 0, |b| b.pool_timeout(Duration::ZERO));
     let holder = async || {

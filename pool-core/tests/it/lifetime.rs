@@ -6,7 +6,7 @@ use pool_core::{Failure, GetError, PrePing};
 use tokio::time::{advance, sleep};
 use tokio_test::{assert_pending, task};
 
-use crate::scripted::{Call, Fault, ScriptedBackend, Step, at_rest, from_opening, tasks_run};
+use crate::scripted::{Call, Fault, Gate, ScriptedBackend, Step, at_rest, from_opening, tasks_run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -109,6 +109,7 @@ async fn a_connection_is_recycled_once_it_is_strictly_older_than_the_limit() {
     let pool = backend.pool_with(1, 0, |b| b.recycle(30 * SECOND).pre_ping(PrePing::Never));
     drop(pool.get().await.unwrap());
     advance(30 * SECOND).await;
+    assert_eq!(pool.try_get().unwrap().id, 1);
     assert_eq!(pool.get().await.unwrap().id, 1);
     advance(SECOND / 2).await;
     assert!(
@@ -306,4 +307,21 @@ async fn what_was_being_opened_when_all_were_invalidated_is_not_handed_out() {
     let (conn, ()) = futures::future::join(pool.get(), invalidation).await;
     assert_eq!(conn.unwrap().id, 2);
     assert_eq!(backend.log(), ["open C1", "close C1", "open C2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_being_opened_for_nobody_when_all_were_invalidated_is_not_kept() {
+    let backend = ScriptedBackend::new();
+    let gate = Gate::new();
+    backend.next(Call::Open, [Step::Slow(gate.clone())]);
+    let pool = backend.pool(1, 0);
+    let mut caller = task::spawn(pool.get());
+    assert_pending!(caller.poll());
+    gate.arrived().await;
+    drop(caller);
+    pool.invalidate_all();
+    gate.open();
+    at_rest(&pool).await;
+    assert_eq!(backend.log(), ["open C1", "close C1"]);
+    assert_eq!(pool.numbers(), (1, 0, 0, 0));
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pool_core::{Backend, Failure, Health, Pool, PrePing, When};
+use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 
 /// Aborted in one test.
@@ -27,6 +28,7 @@ impl std::error::Error for Broken {}
 struct Counts {
     live: AtomicUsize,
     most: AtomicUsize,
+    opened: AtomicUsize,
     /// Above zero while everything may fail.
     stormy: AtomicUsize,
 }
@@ -78,7 +80,9 @@ impl Backend for Storm {
 
     async fn connect(&self) -> Result<Live, Broken> {
         let live = Live::new(&self.0);
-        self.work().await.map(|()| live)
+        self.work().await?;
+        self.0.opened.fetch_add(1, Ordering::SeqCst);
+        Ok(live)
     }
 
     fn check(&self, _: &mut Live, when: When) -> Health {
@@ -160,7 +164,7 @@ async fn calm(pool: &Pool<Storm>) {
     }
 }
 
-async fn abort_storm(size: usize, overflow: usize) {
+fn stormy_pool(size: usize, overflow: usize) -> (Pool<Storm>, Arc<Counts>) {
     let counts = Arc::new(Counts::default());
     counts.stormy.store(1, Ordering::SeqCst);
     let pool = Pool::builder(Storm(Arc::clone(&counts)))
@@ -171,36 +175,82 @@ async fn abort_storm(size: usize, overflow: usize) {
         .pre_ping(PrePing::Always)
         .build()
         .unwrap();
-    for _ in 0..TASKS / WAVE {
-        let mut wave = JoinSet::new();
-        for _ in 0..WAVE {
-            wave.spawn(use_once(pool.clone()));
-        }
-        for _ in 0..fastrand::u32(..20) {
-            yield_now().await;
-        }
-        wave.abort_all();
-        while wave.join_next().await.is_some() {}
+    (pool, counts)
+}
+
+/// Starts `WAVE` tasks, and aborts the others once a random number of them has ended.
+async fn wave(pool: &Pool<Storm>) {
+    let mut wave = JoinSet::new();
+    for _ in 0..WAVE {
+        wave.spawn(use_once(pool.clone()));
     }
+    for _ in 0..fastrand::usize(..WAVE / 2) {
+        wave.join_next().await;
+    }
+    wave.abort_all();
+    while wave.join_next().await.is_some() {}
+}
+
+/// The sky clears: nothing was lost, and nothing was ever too much.
+async fn assert_whole(pool: &Pool<Storm>, counts: &Counts) {
     counts.stormy.store(0, Ordering::SeqCst);
-    calm(&pool).await;
+    let opened = counts.opened.load(Ordering::SeqCst);
+    assert!(
+        opened > 100,
+        "the storm went past the pool: {opened} opened"
+    );
+    calm(pool).await;
+    let status = pool.status();
     let most = counts.most.load(Ordering::SeqCst);
     assert!(
-        most <= size + overflow,
-        "{most} were live at once, {} may be",
-        size + overflow
+        most <= status.capacity,
+        "{most} were live at once: {status}"
     );
     let mut all = Vec::new();
-    for _ in 0..size + overflow {
+    for _ in 0..status.capacity {
         all.push(pool.get().await.expect("the whole capacity is there"));
     }
-    assert_eq!(counts.live.load(Ordering::SeqCst), size + overflow);
+    assert_eq!(counts.live.load(Ordering::SeqCst), status.capacity);
     drop(all);
-    calm(&pool).await;
+    calm(pool).await;
     let status = pool.status();
-    assert_eq!((status.idle, status.open), (size, size), "{status}");
+    assert_eq!(
+        (status.idle, status.open),
+        (status.size, status.size),
+        "{status}"
+    );
     assert!(pool.close().await.is_clean());
     assert_eq!(counts.live.load(Ordering::SeqCst), 0);
+}
+
+async fn abort_storm(size: usize, overflow: usize) {
+    let (pool, counts) = stormy_pool(size, overflow);
+    for _ in 0..TASKS / WAVE {
+        wave(&pool).await;
+    }
+    assert_whole(&pool, &counts).await;
+}
+
+#[test]
+fn runtimes_that_end_in_the_middle_of_the_storm_leave_the_pool_whole() {
+    let runtime = || {
+        Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (pool, counts) = stormy_pool(4, 3);
+    let lasting = runtime();
+    for _ in 0..30 {
+        let ending = runtime();
+        for _ in 0..WAVE {
+            ending.spawn(use_once(pool.clone()));
+        }
+        lasting.block_on(wave(&pool));
+        drop(ending);
+    }
+    lasting.block_on(assert_whole(&pool, &counts));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
