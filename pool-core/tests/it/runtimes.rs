@@ -5,10 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use futures::executor::block_on;
-use futures::future::{Either, select};
 use pool_core::{GetError, PrePing};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_test::{assert_pending, task};
 
 use crate::scripted::{Call, Gate, ScriptedBackend, Step, at_rest, tasks_run};
@@ -22,6 +22,12 @@ fn runtime() -> Runtime {
         .start_paused(true)
         .build()
         .unwrap()
+}
+
+/// What must end within a minute by the paused clock.
+async fn within_a_minute<T>(future: impl Future<Output = T>) -> T {
+    let ended = timeout(60 * SECOND, future).await;
+    ended.expect("waited a minute, with a timeout of a second")
 }
 
 #[test]
@@ -108,7 +114,8 @@ fn waiters_of_two_runtimes_are_served_when_one_of_them_has_ended() {
     drop(ended); // And with it, its waiter and its timekeeper.
     assert_eq!(pool.status().waiting, 0);
     living.block_on(async {
-        assert!(matches!(pool.get().await, Err(GetError::TimedOut(_))));
+        let end = within_a_minute(pool.get()).await;
+        assert!(matches!(end, Err(GetError::TimedOut(_))));
         let mut waiter = task::spawn(pool.get());
         assert_pending!(waiter.poll());
         drop(held);
@@ -131,7 +138,8 @@ fn a_waiter_times_out_and_is_served_beside_a_runtime_that_is_never_driven_again(
     });
     // From here on the first runtime, with its waiter and its timekeeper, stands still.
     living.block_on(async {
-        assert!(matches!(pool.get().await, Err(GetError::TimedOut(_))));
+        let end = within_a_minute(pool.get()).await;
+        assert!(matches!(end, Err(GetError::TimedOut(_))));
     });
     tasks.abort_all();
     stalled.block_on(tasks_run());
@@ -158,13 +166,7 @@ fn an_opening_on_a_runtime_that_is_never_driven_again_keeps_no_waiter_from_its_t
         gate.arrived().await;
     });
     // The caller has left, and its opening stands still with its runtime.
-    let end = living.block_on(async {
-        let limit = std::pin::pin!(tokio::time::sleep(60 * SECOND));
-        match select(std::pin::pin!(pool.get()), limit).await {
-            Either::Left((end, _)) => end,
-            Either::Right(_) => panic!("waited a minute, with a timeout of a second"),
-        }
-    });
+    let end = living.block_on(within_a_minute(pool.get()));
     assert!(end.is_err());
     gate.open();
     stalled.block_on(at_rest(&pool));
