@@ -66,6 +66,11 @@ async fn a_pool_of_a_thousand_and_two_hundred_slots_is_taken_waited_for_and_trim
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_a_pool_of_several_words_without_overflow_each_return_serves_the_queue() {
+    taken_waited_for_and_trimmed(300, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pool_of_many_words_without_overflow_keeps_all() {
     let backend = ScriptedBackend::new();
     let pool = backend.pool(300, 0);
