@@ -1,0 +1,108 @@
+//! The smallest real statement, from many tasks over few connections to one server.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use pool_postgres::Engine;
+use tokio::task::JoinSet;
+
+use crate::contender::WAIT;
+use crate::report::{Report, Rounds, Target, Verdict};
+
+const TASKS: usize = 64;
+const CONNECTIONS: usize = 8;
+const SQL: &str = "SELECT $1::int + 1";
+const ROUND: Duration = Duration::from_millis(1500);
+const OURS: &str = "ours";
+const PEER: &str = "deadpool-postgres";
+
+/// Runs the comparison on a server of its own.
+///
+/// # Errors
+/// Where the server could not be started or a statement failed.
+pub fn compare(rounds: usize) -> Result<Report> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let figures = runtime.block_on(async {
+        let cluster = testbed::cluster().start().await?;
+        let url = cluster.primary().url();
+        let engine = Engine::builder(&url)
+            .pool_size(CONNECTIONS)
+            .max_overflow(0)
+            .pool_timeout(WAIT)
+            .build()?;
+        let peer = deadpool(&url)?;
+        let mut figures = Rounds::default();
+        for _ in 0..rounds {
+            figures.note(OURS, rate(&engine, with_ours).await?);
+            figures.note(PEER, rate(&peer, with_peer).await?);
+        }
+        engine.close().await;
+        anyhow::Ok(figures)
+    })?;
+    let ratio = figures.median(OURS) / figures.median(PEER);
+    Ok(Report {
+        workload: "PostgreSQL, 64 tasks, 8 connections, SELECT $1::int + 1",
+        unit: "statements a second",
+        medians: figures.medians(),
+        verdicts: vec![Verdict::new(
+            "ours / deadpool-postgres",
+            ratio,
+            Target::AtLeast(0.95),
+        )],
+    })
+}
+
+fn deadpool(url: &str) -> Result<deadpool_postgres::Pool> {
+    let manager = deadpool_postgres::Manager::new(url.parse()?, tokio_postgres::NoTls);
+    let pool = deadpool_postgres::Pool::builder(manager)
+        .max_size(CONNECTIONS)
+        .wait_timeout(Some(WAIT))
+        .runtime(deadpool_postgres::Runtime::Tokio1)
+        .build()?;
+    Ok(pool)
+}
+
+async fn with_ours(engine: Engine, number: i32) -> Result<i32> {
+    Ok(engine.query_one(SQL, &[&number]).await?.get(0))
+}
+
+async fn with_peer(pool: deadpool_postgres::Pool, number: i32) -> Result<i32> {
+    let client = pool.get().await.map_err(|error| anyhow!("{error}"))?;
+    let statement = client.prepare_cached(SQL).await?;
+    Ok(client.query_one(&statement, &[&number]).await?.get(0))
+}
+
+/// How many statements a second all tasks get through together; each answer is looked at.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+async fn rate<P, F>(
+    pool: &P,
+    statement: impl Fn(P, i32) -> F + Copy + Send + 'static,
+) -> Result<f64>
+where
+    P: Clone + Send + Sync + 'static,
+    F: Future<Output = Result<i32>> + Send,
+{
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..TASKS {
+        let pool = pool.clone();
+        tasks.spawn(async move {
+            let mut done = 0_i32;
+            while begun.elapsed() < ROUND {
+                if statement(pool.clone(), done).await? != done + 1 {
+                    return Err(anyhow!("a wrong answer"));
+                }
+                done += 1;
+            }
+            Ok(done)
+        });
+    }
+    let mut done = 0_i64;
+    while let Some(task) = tasks.join_next().await {
+        done += i64::from(task??);
+    }
+    Ok(done as f64 / begun.elapsed().as_secs_f64())
+}
