@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::backend::{Backend, Failure, Health, When};
@@ -133,6 +134,7 @@ async fn turn<B: Backend, H: Holder<Parts<B>>>(
         let idle = Core::<B>::claim_by(holder).map(Vetting::new);
         return idle.ok_or(GetError::NoRuntime);
     };
+    let outside = Handle::try_current().is_err();
     let owned = || -> Arc<Core<B>> { shared.core().expect("a holder keeps its core alive") };
     let mut wait = pin!(Wait::new(holder.clone()));
     poll_fn(|cx| {
@@ -154,11 +156,11 @@ async fn turn<B: Backend, H: Holder<Parts<B>>>(
                     open::start(&handle, opening.into_owned(&core));
                     open::start_wanted(&handle, &core);
                 }
-                // A runtime that has ended drops at once what is spawned on it, and is then forgotten.
-                if shared.runtime().is_some() {
-                    return Poll::Pending;
+                // A remembered runtime that has ended drops at once what is spawned on it, and is then forgotten.
+                if outside && shared.runtime().is_none() {
+                    return Poll::Ready(Err(GetError::NoRuntime));
                 }
-                Err(GetError::NoRuntime)
+                return Poll::Pending;
             }
             Turn::Got(claim) => Ok(Vetting::new(claim)),
             Turn::Refused(Refusal::Connect(cause)) => Err(GetError::Connect(cause)),
