@@ -110,3 +110,8 @@ pub use pool_postgres::{
     CommitToken, Committed, ConnectionSource, Durability, Engine, EngineBuilder, Error, ErrorKind,
     IsolationLevel, Outcome, Session, SessionFactory, SessionOptions, Strength, TokenError,
 };
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
