@@ -221,18 +221,17 @@ impl Shopper {
     async fn closed_window(&self) -> bool {
         let (id, committing) = (self.ledger.open(), AtomicBool::new(false));
         let patience = Duration::from_micros(fastrand::u64(..20_000));
-        match timeout(patience, self.place(id, &committing)).await {
-            Ok(placed) => placed.is_ok(),
-            Err(_) => {
-                let fate = if committing.load(SeqCst) {
-                    Fate::Unknown
-                } else {
-                    Fate::NotWritten
-                };
-                self.ledger.settle(id, fate);
-                true
-            }
+        let placed = timeout(patience, self.place(id, &committing)).await;
+        if let Ok(placed) = placed {
+            return placed.is_ok();
         }
+        let fate = if committing.load(SeqCst) {
+            Fate::Unknown
+        } else {
+            Fate::NotWritten
+        };
+        self.ledger.settle(id, fate);
+        true
     }
 
     async fn list(&self) -> bool {
