@@ -85,11 +85,13 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
             deadline: NEVER,
             first: false,
             only_with_room: false,
+            mark: place,
         },
         Some(Duration::ZERO) => Ask {
             deadline: NEVER,
             first: false,
             only_with_room: true,
+            mark: place,
         },
         Some(limit) => {
             let deadline = started.saturating_add(clock::micros(limit));
@@ -97,6 +99,7 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
                 deadline,
                 first: false,
                 only_with_room: false,
+                mark: place,
             }
         }
     };
@@ -121,7 +124,7 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
 /// Waits for a connection.
 async fn turn<B: Backend, H: Holder<Parts<B>>>(
     holder: &H,
-    ask: Ask,
+    ask: Ask<Place>,
     started: u64,
 ) -> Result<Vetting<B, H>, GetError<B::Error>> {
     let core = holder.core();

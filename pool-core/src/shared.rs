@@ -1,7 +1,7 @@
 //! What all handles, guards and tasks of one pool share, and how its parts find each other.
 
 use std::marker::PhantomData;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, Location};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -33,6 +33,11 @@ impl<B: Backend> raw::Parts for Parts<B> {
     type Refusal = Refusal<B::Error>;
     type Guarded = Keepers;
     type Outside = Shared<B>;
+    type Mark = &'static Location<'static>;
+
+    fn handed(facts: &Facts, mark: Self::Mark, now: u64) {
+        facts.note(mark, now);
+    }
 
     fn stray<H: Holder<Self>>(claim: Claim<Self, H>) {
         crate::put_back::untouched(claim);

@@ -90,7 +90,10 @@ impl<B: Backend> Keeper<B> {
             let mut sooner = pin!(shared.sooner.notified());
             sooner.as_mut().enable();
             let now = clock::exact();
-            let next = core.expire(now, |keepers, next| keepers.set(self.runtime, next));
+            let patience = clock::micros(shared.config.connect_timeout);
+            let next = core.expire(now, patience, |keepers, next| {
+                keepers.set(self.runtime, next)
+            });
             let Some(next) = next else {
                 self.listed = false;
                 return;

@@ -79,7 +79,7 @@ fn expiring_meets_a_hand_over() {
             Turn::Pending(None)
         ));
         let returning = thread::spawn(move || give(held));
-        rig.expire(6, |(), _| {});
+        rig.expire(6, 0, |(), _| {});
         returning.join().unwrap();
         match poll(wait, impatient) {
             Turn::Got(claim) => give(claim),

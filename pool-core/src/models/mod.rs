@@ -30,6 +30,9 @@ impl Parts for Numbers {
     type Refusal = &'static str;
     type Guarded = ();
     type Outside = ();
+    type Mark = ();
+
+    fn handed((): &(), (): (), _now: u64) {}
 
     fn stray<H: Holder<Self>>(claim: Claim<Self, H>) {
         give(claim);
@@ -59,14 +62,15 @@ fn rig(keep: usize, capacity: usize) -> Rig {
     ))
 }
 
-const PATIENT: Ask = Ask {
+const PATIENT: Ask<()> = Ask {
     deadline: NEVER,
     first: false,
     only_with_room: false,
+    mark: (),
 };
 
 /// Polls a place in the queue once, with a waker that wakes nobody.
-fn poll(wait: Pin<&mut Wait<Numbers, Rig>>, ask: Ask) -> Turn<Numbers, Rig> {
+fn poll(wait: Pin<&mut Wait<Numbers, Rig>>, ask: Ask<()>) -> Turn<Numbers, Rig> {
     wait.poll_turn(&mut Context::from_waker(Waker::noop()), ask, |()| {})
 }
 

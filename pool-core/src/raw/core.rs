@@ -278,7 +278,7 @@ impl<P: Parts> Core<P> {
         &self,
         node: Pin<&Node<P>>,
         waker: Waker,
-        ask: Ask,
+        ask: Ask<P::Mark>,
         beside: impl FnOnce(&mut P::Guarded),
     ) -> Joined<P> {
         let mut locked = self.lock();
@@ -376,6 +376,9 @@ impl<P: Parts> Core<P> {
                 continue;
             }
             locked.note(page, bit, from, State::Live);
+            if let Some(mark) = locked.queue.first_mark() {
+                P::handed(&seat.slot().facts, mark, now);
+            }
             let left = locked.queue.complete_first(Outcome::Seat(seat));
             self.after_leaving(&mut locked, &left);
             locked.wake_later(left.waker);
@@ -584,18 +587,20 @@ impl<P: Parts> Core<P> {
 
     /// Ends the waits whose deadline is not after `now`, and returns when to look again.
     ///
-    /// Those at the head for whom a connection is being opened are left out: opening has its own limit.
+    /// Those at the head for whom a connection is being opened get `patience` more: opening has a limit of
+    /// its own, but may stand still with its runtime.
     /// That may be a time already past, for one who is left out. `beside` runs under the mutex, with what is
     /// returned.
     pub(crate) fn expire(
         &self,
         now: u64,
+        patience: u64,
         beside: impl FnOnce(&mut P::Guarded, Option<u64>),
     ) -> Option<u64> {
         loop {
             let mut locked = self.lock();
             let mut ended: Vec<Left> = Vec::new();
-            let exempt = locked.exempt();
+            let exempt = (locked.exempt(), patience);
             let next = locked
                 .queue
                 .expire(now, exempt, BATCH, |left| ended.push(left));

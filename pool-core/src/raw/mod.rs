@@ -37,6 +37,12 @@ pub(crate) trait Parts: Sized + 'static {
     /// What the layer above keeps beside the core.
     type Outside: Send + Sync;
 
+    /// What is kept of a waiter, to be noted with a slot that is handed to it.
+    type Mark: Copy + Send;
+
+    /// Notes whose a slot is from now on, which is being handed over. Called under the mutex.
+    fn handed(facts: &Self::Facts, mark: Self::Mark, now: u64);
+
     /// Takes a slot that was handed to a waiter which left without it.
     ///
     /// Called outside the mutex, from the waiter's destructor.

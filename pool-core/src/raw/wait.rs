@@ -45,13 +45,15 @@ pub(crate) const NEVER: u64 = u64::MAX;
 
 /// What a waiter asks for when it joins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct Ask<M> {
     /// When its time is over, on the caller's clock; [`NEVER`] waits for ever.
     pub(crate) deadline: u64,
     /// Joins at the head: it had its turn, and what it got was unfit.
     pub(crate) first: bool,
     /// Joins only if a connection is being opened for it or there is room to open one.
     pub(crate) only_with_room: bool,
+    /// Noted with the slot that is handed over.
+    pub(crate) mark: M,
 }
 
 /// How a wait ended.
@@ -74,6 +76,8 @@ struct Links<P: Parts> {
     /// `None` while queued: woken (nudged), and not polled since.
     waker: Option<Waker>,
     deadline: u64,
+    /// Set while queued.
+    mark: Option<P::Mark>,
     outcome: Option<Outcome<P>>,
 }
 
@@ -116,7 +120,7 @@ impl<P: Parts> Queue<P> {
     ///
     /// # Safety
     /// The node is `OUT`, pinned, and leaves the queue before it is dropped.
-    pub(super) unsafe fn join(&mut self, node: Pin<&Node<P>>, waker: Waker, ask: Ask) {
+    pub(super) unsafe fn join(&mut self, node: Pin<&Node<P>>, waker: Waker, ask: Ask<P::Mark>) {
         let new = NonNull::from(node.get_ref());
         let (before, after) = if ask.first {
             (None, self.head)
@@ -129,6 +133,7 @@ impl<P: Parts> Queue<P> {
                 after,
                 waker: Some(waker),
                 deadline: ask.deadline,
+                mark: Some(ask.mark),
                 outcome: None,
             };
         });
@@ -150,13 +155,18 @@ impl<P: Parts> Queue<P> {
         self.head.map(|head| links(head, |links| links.deadline))
     }
 
+    /// What was kept of the first in the queue.
+    pub(super) fn first_mark(&self) -> Option<P::Mark> {
+        self.head.and_then(|head| links(head, |links| links.mark))
+    }
+
     /// Ends the first waiter's wait. The queue must not be empty.
     pub(super) fn complete_first(&mut self, outcome: Outcome<P>) -> Left {
         let head = self.head.expect("the caller saw that somebody waits");
         self.complete(head, outcome)
     }
 
-    /// Ends the waits that are over, leaving out the first `exempt`; at most `batch` of them.
+    /// Ends the waits that are over; at most `batch` of them. The first `exempt` are given `patience` more.
     ///
     /// Gives each to `left`, and returns the earliest deadline among the others that may expire.
     ///
@@ -165,22 +175,28 @@ impl<P: Parts> Queue<P> {
     pub(super) fn expire(
         &mut self,
         now: u64,
-        exempt: usize,
+        (exempt, patience): (usize, u64),
         batch: usize,
         mut left: impl FnMut(Left),
     ) -> Option<u64> {
         let mut next = self.head;
-        for _ in 0..exempt {
-            next = next.and_then(|node| links(node, |links| links.after));
-        }
-        let mut ended = 0;
+        let (mut seen, mut ended) = (0, 0);
         while let Some(node) = next {
             let (deadline, after) = links(node, |links| (links.deadline, links.after));
-            if deadline <= now && ended < batch {
+            let is_exempt = seen < exempt;
+            let end = if is_exempt {
+                deadline.saturating_add(patience)
+            } else {
+                deadline
+            };
+            if end <= now && ended < batch {
                 left(self.complete(node, Outcome::Expired));
                 ended += 1;
-            } else if deadline != NEVER {
-                return Some(deadline);
+            } else {
+                seen += 1;
+                if !is_exempt && deadline != NEVER {
+                    return Some(deadline);
+                }
             }
             next = after;
         }
@@ -273,6 +289,7 @@ impl<P: Parts, H: Holder<P>> Wait<P, H> {
             after: None,
             waker: None,
             deadline: NEVER,
+            mark: None,
             outcome: None,
         };
         Self {
@@ -291,7 +308,7 @@ impl<P: Parts, H: Holder<P>> Wait<P, H> {
     pub(crate) fn poll_turn(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        ask: Ask,
+        ask: Ask<P::Mark>,
         beside: impl FnOnce(&mut P::Guarded),
     ) -> Turn<P, H> {
         let this = self.as_ref();

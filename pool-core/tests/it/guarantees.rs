@@ -213,7 +213,6 @@ async fn a_timeout_tells_how_long_how_many_who_and_why() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "a connection that was handed over is still shown as its last holder's until the new one is polled"]
 async fn a_timeout_does_not_name_a_holder_that_has_returned_its_connection() {
     let pool = ScriptedBackend::new().pool_with(1, 0, |b| b.pool_timeout(2 * SECOND));
     let held = pool.get().await.unwrap();

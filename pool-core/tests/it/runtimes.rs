@@ -153,7 +153,6 @@ fn a_waiter_times_out_and_is_served_beside_a_runtime_that_is_never_driven_again(
 }
 
 #[test]
-#[ignore = "the first waiters are exempt from pool_timeout while something is being opened, even where that stands still"]
 fn an_opening_on_a_runtime_that_is_never_driven_again_keeps_no_waiter_from_its_timeout() {
     let backend = ScriptedBackend::new();
     let pool = backend.pool_with(1, 0, |b| b.pool_timeout(SECOND).connect_timeout(2 * SECOND));

@@ -57,6 +57,19 @@ async fn with_timeout_zero_an_idle_connection_is_never_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_timeout_zero_a_caller_whose_connection_is_too_old_gets_what_replaces_it() {
+    let backend = ScriptedBackend::new().always(Call::Close, Step::after(300, Step::Ok));
+    let pool = backend.pool_with(1, 0, |b| b.pool_timeout(Duration::ZERO).recycle(1000 * MS));
+    drop(pool.get().await.unwrap());
+    advance(2000 * MS).await;
+    assert_eq!(
+        pool.get().await.unwrap().id,
+        2,
+        "the room is its own, once the old one is closed"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_timeout_zero_a_caller_opens_where_there_is_room() {
     let backend = ScriptedBackend::new().always(Call::Open, Step::after(700, Step::Ok));
     let pool = backend.pool_with(1, 1, |b| b.pool_timeout(Duration::ZERO));
