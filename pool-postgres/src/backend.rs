@@ -33,7 +33,7 @@ impl PgBackend {
     async fn open(&self, attrs: TargetSessionAttrs) -> Result<PgConnection, Error> {
         let mut last = None;
         for place in &self.target.places {
-            match self.open_at(place).await {
+            match self.open_in_time(place).await {
                 Ok(connection) => match check_attrs(&connection, attrs, place).await {
                     Ok(()) => return Ok(connection),
                     Err(error) => {
@@ -47,6 +47,23 @@ impl PgBackend {
             }
         }
         Err(last.unwrap_or_else(|| Error::new(ErrorKind::Config, "there is no host to connect to")))
+    }
+
+    /// Gives one of several places its share of `connect_timeout`; a single one has all that the pool gives.
+    async fn open_in_time(&self, place: &Place) -> Result<PgConnection, Error> {
+        let Some(patience) = self.target.patience else {
+            return self.open_at(place).await;
+        };
+        timeout(patience, self.open_at(place))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::new(
+                    ErrorKind::Connect,
+                    format!(
+                        "{place} did not answer within {patience:?}, its share of connect_timeout"
+                    ),
+                ))
+            })
     }
 
     async fn open_at(&self, place: &Place) -> Result<PgConnection, Error> {

@@ -258,6 +258,14 @@ impl From<tokio_postgres::Error> for Error {
             (ErrorKind::RowCount, what)
         } else if what.starts_with("authentication error") {
             (ErrorKind::Authentication, what)
+        } else if what.starts_with("invalid configuration") {
+            // All else was looked at before: only a password can be missing now.
+            (
+                ErrorKind::Authentication,
+                "the server asks for a password, and none was given: put it in the URL, in the builder's \
+                 `password`, or in PGPASSWORD"
+                    .to_owned(),
+            )
         } else if what.starts_with("error performing TLS handshake") {
             (ErrorKind::Tls, what)
         } else if closed {

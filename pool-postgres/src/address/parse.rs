@@ -66,7 +66,12 @@ fn url(rest: &str) -> Result<EngineOptions, Error> {
              database's name holds an '@', write it as %40",
         ));
     }
-    if query.is_some_and(|query| query.contains('@') && !authority.contains('@')) {
+    // A value may hold an '@'; a name never does, so there it can only be the end of a login.
+    let torn = |query: &str| {
+        let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
+        names.any(|name| name.contains('@')) || (query.contains('@') && !authority.contains('@'))
+    };
+    if query.is_some_and(torn) {
         return Err(refused(
             "an '@' follows a '?': where the user or the password holds a '?', write it as %3F, and an '@' in \
              an option as %40",

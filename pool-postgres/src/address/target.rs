@@ -8,9 +8,14 @@ use super::keys::set;
 use super::{ChannelBindingMode, EngineOptions, RootCertificates, SslMode, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind};
 
+/// The pool's default for opening one connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// All that is needed to open a connection.
 pub(crate) struct Target {
     pub(crate) places: Vec<Place>,
+    /// How long one place may take where there are several, so that a silent one leaves time for the rest.
+    pub(crate) patience: Option<Duration>,
     pub(crate) sslmode: SslMode,
     pub(crate) sslrootcert: Option<RootCertificates>,
     pub(crate) attrs: TargetSessionAttrs,
@@ -115,8 +120,13 @@ impl Target {
                 .unwrap_or(Duration::from_secs(10)),
             count: options.keepalives_count.unwrap_or(3),
         };
+        let places = places(&options)?;
+        let share = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        let patience =
+            (share > 1).then(|| options.connect_timeout.unwrap_or(CONNECT_TIMEOUT) / share);
         Ok(Self {
-            places: places(&options)?,
+            places,
+            patience,
             sslmode: options.sslmode.unwrap_or_default(),
             sslrootcert: options.sslrootcert.clone(),
             attrs: options.target_session_attrs.unwrap_or_default(),

@@ -75,9 +75,13 @@ impl EngineBuilder {
         self.tune(move |pool| pool.pre_ping(policy))
     }
 
-    /// How long opening one connection may take. Default 5 seconds; zero is refused.
+    /// How long opening one connection may take. Default 5 seconds; zero is refused. Where there are several
+    /// hosts, each gets an equal share of it.
     pub fn connect_timeout(self, limit: Duration) -> Self {
-        self.tune(move |pool| pool.connect_timeout(limit))
+        self.option(|mut options| {
+            options.connect_timeout = Some(limit);
+            options
+        })
     }
 
     /// How many connections may be opening at the same time. Default 4; see

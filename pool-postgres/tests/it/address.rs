@@ -80,6 +80,7 @@ fn ambiguous_text_is_refused_with_the_remedy_and_without_the_secret() {
         ("postgresql://u:hu/sh@h/db", "%2F"),
         ("postgresql://u/x:hush@h/db", "%2F"),
         ("postgresql://u:hu?sh@h/db", "%3F"),
+        ("postgresql://u:hu@x?sh@h/db", "%3F"),
         ("postgresql://u:hu%sh@h/db", "%25"),
         ("postgresql://u:hush", "password"),
         ("host=h password=hu sh", "quote"),

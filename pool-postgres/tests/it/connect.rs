@@ -31,6 +31,15 @@ async fn a_wrong_password_is_told_at_once_to_everybody() {
 }
 
 #[tokio::test]
+async fn a_missing_password_is_told_with_the_remedy() {
+    let url = database().await.url().replace(":secret@", "@");
+    let engine = builder(&url).build().expect("good settings");
+    let error = refused(&engine).await;
+    assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+    assert!(error.to_string().contains("PGPASSWORD"), "{error}");
+}
+
+#[tokio::test]
 async fn a_missing_database_is_named() {
     let node = testbed::shared().await.cluster().primary();
     let engine = builder(&node.url_for("nowhere"))
@@ -84,6 +93,28 @@ async fn a_server_that_says_nothing_is_given_up_after_the_connect_timeout() {
     let error = refused(&engine).await;
     assert_eq!(error.kind(), ErrorKind::Connect);
     assert!(error.to_string().contains("100ms"), "{error}");
+}
+
+#[tokio::test]
+async fn a_silent_host_leaves_time_for_the_next() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let node = testbed::shared().await.cluster().primary();
+    let hosts = format!(
+        "127.0.0.1:{},127.0.0.1:{}",
+        silent.local_addr().expect("bound").port(),
+        node.port()
+    );
+    let engine = builder(&format!("postgresql://app:secret@{hosts}/app"))
+        .connect_timeout(Duration::from_secs(2))
+        .build()
+        .expect("good settings");
+    let row = engine
+        .query_one("SELECT 1", &[])
+        .await
+        .expect("the second host answers");
+    assert_eq!(row.get::<_, i32>(0), 1);
 }
 
 #[tokio::test]

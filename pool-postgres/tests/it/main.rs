@@ -7,6 +7,7 @@ mod commit;
 mod connect;
 mod engine;
 mod place;
+mod round_trips;
 mod session;
 mod stream;
 mod support;
