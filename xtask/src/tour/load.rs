@@ -18,7 +18,9 @@ use super::shop::{self, LINES};
 use super::traffic::{Ask, Traffic};
 
 /// How many tasks there are: more than a node's pool has connections.
-const TASKS: usize = 20;
+const TASKS: u8 = 20;
+/// The dice that choose what a task does next.
+const SIDES: u8 = 100;
 /// What `read` promises in the tour.
 pub(crate) const DEFAULT_AGE: Duration = Duration::from_secs(1);
 /// What `read_within` is asked for.
@@ -76,8 +78,9 @@ impl Load {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(shopper.clone().tick());
-        for _ in 0..TASKS {
-            tasks.spawn(shopper.clone().shop());
+        for number in 0..TASKS {
+            // The first throws cover everything, so that each kind of request is made however short it is.
+            tasks.spawn(shopper.clone().shop(number * (SIDES / TASKS)));
         }
         let ends = named("every request ends");
         Self {
@@ -132,15 +135,16 @@ impl Shopper {
         }
     }
 
-    async fn shop(self) {
+    async fn shop(self, mut throw: u8) {
         while !*self.stop.borrow() {
-            let went_well = match fastrand::u8(..100) {
+            let went_well = match throw {
                 0..35 => self.order().await,
                 35..40 => self.change_of_mind().await,
                 40..45 => self.closed_window().await,
                 45..75 => self.list().await,
                 _ => self.look_within().await,
             };
+            throw = fastrand::u8(..SIDES);
             if !went_well {
                 sleep(PAUSE).await;
             }
