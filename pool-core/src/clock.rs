@@ -16,7 +16,7 @@ use crate::config::TimeSource;
 /// How far the coarse clock may lag behind, about.
 const PERIOD: Duration = Duration::from_millis(50);
 /// After how long the ticking thread ends, unless somebody starts it again.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_mins(1);
 
 /// The coarse time; zero while nobody moves it on.
 static TICK: AtomicU64 = AtomicU64::new(0);
@@ -29,7 +29,7 @@ fn origin() -> Instant {
     *ORIGIN.get_or_init(|| {
         let now = Instant::now();
         // A paused clock may stand a little earlier than the first look at the real one.
-        now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)
+        now.checked_sub(Duration::from_hours(1)).unwrap_or(now)
     })
 }
 

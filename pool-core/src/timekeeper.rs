@@ -92,7 +92,7 @@ impl<B: Backend> Keeper<B> {
             let now = clock::exact();
             let patience = clock::micros(shared.config.connect_timeout);
             let next = core.expire(now, patience, |keepers, next| {
-                keepers.set(self.runtime, next)
+                keepers.set(self.runtime, next);
             });
             let Some(next) = next else {
                 self.listed = false;

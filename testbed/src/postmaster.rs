@@ -18,7 +18,7 @@ use crate::Error;
 use crate::run_as::{Programs, tail};
 
 /// How long a server may take to become ready; a crowded machine that recovers from a crash needs a while.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Between two looks at a process or at what it wrote.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(4);

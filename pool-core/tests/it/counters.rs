@@ -72,7 +72,7 @@ async fn the_defaults_are_five_and_ten_thirty_seconds_no_recycling_and_a_ping_af
     advance(Duration::from_secs(30)).await;
     assert!(pool.get().await.is_ok());
     assert_eq!(backend.calls("ping"), 1);
-    advance(Duration::from_secs(365 * 24 * 3600)).await;
+    advance(Duration::from_hours(8760)).await;
     let id = pool.get().await.unwrap().id;
     assert!(
         id <= 15,

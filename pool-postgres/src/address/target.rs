@@ -114,7 +114,7 @@ impl Target {
             login.options(options);
         }
         let keepalive = Keepalive {
-            idle: options.keepalives_idle.unwrap_or(Duration::from_secs(60)),
+            idle: options.keepalives_idle.unwrap_or(Duration::from_mins(1)),
             interval: options
                 .keepalives_interval
                 .unwrap_or(Duration::from_secs(10)),

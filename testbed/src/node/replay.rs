@@ -71,7 +71,7 @@ impl Node {
                 return Err(Error::TimedOut {
                     node: self.name.clone(),
                     waiting_for: "the promotion".to_owned(),
-                    waited: Duration::from_secs(60),
+                    waited: Duration::from_mins(1),
                 });
             }
             // Who rewinds to this node reads its timeline from its last checkpoint.

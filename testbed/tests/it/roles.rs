@@ -49,7 +49,7 @@ async fn an_apply_delay_holds_commits_back() {
     primary.sql("CREATE TABLE t (n int)").await.unwrap();
     replica.wait_until_caught_up(primary).await.unwrap();
     replica
-        .set_apply_delay(Duration::from_secs(600))
+        .set_apply_delay(Duration::from_mins(10))
         .await
         .unwrap();
     let before = "SELECT pg_current_wal_lsn()";
