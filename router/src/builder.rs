@@ -128,7 +128,11 @@ impl Builder {
     /// Whether to start without replicas that don't answer. Default true: they are left out until they do,
     /// and a warning says so. With false every replica has to answer.
     pub fn degraded_start(mut self, allowed: bool) -> Self {
-        self.required = if allowed { Required::None } else { Required::All };
+        self.required = if allowed {
+            Required::None
+        } else {
+            Required::All
+        };
         self
     }
 
@@ -154,7 +158,10 @@ impl Builder {
         let required = match self.required {
             Required::None => 0,
             Required::AtLeast(count) if count > given => {
-                return Err(StartError::RequiresMore { required: count, given });
+                return Err(StartError::RequiresMore {
+                    required: count,
+                    given,
+                });
             }
             Required::AtLeast(count) => count,
             Required::All => given,
@@ -173,15 +180,24 @@ impl Builder {
                 Err(error) => return Err(error),
             }
         }
-        let samples: Vec<Option<&Sample>> =
-            firsts.iter().map(|first| first.as_ref().map(|(_, sample)| sample)).collect();
+        let samples: Vec<Option<&Sample>> = firsts
+            .iter()
+            .map(|first| first.as_ref().map(|(_, sample)| sample))
+            .collect();
         let system_identifier = check_together(&nodes, &samples)?;
         let answered = given - missing.len();
         if answered < required {
-            return Err(StartError::TooFewReplicas { required, answered, missing });
+            return Err(StartError::TooFewReplicas {
+                required,
+                answered,
+                missing,
+            });
         }
         for error in missing {
-            tracing::warn!(why = chain(&error), "starting without a replica; it joins once it answers");
+            tracing::warn!(
+                why = chain(&error),
+                "starting without a replica; it joins once it answers"
+            );
         }
         Ok(start(nodes, firsts, self.consistency, system_identifier).await)
     }
@@ -190,25 +206,37 @@ impl Builder {
     fn nodes(&self) -> Result<Vec<NodeParts>, StartError> {
         let primary = self.primary.as_ref().ok_or(StartError::NoPrimary)?;
         let one = |role: String, url: &String| {
-            let settings = |cause| StartError::Settings { node: role.clone(), cause: Box::new(cause) };
+            let settings = |cause| StartError::Settings {
+                node: role.clone(),
+                cause: Box::new(cause),
+            };
             let configured = || {
                 let plain = Engine::builder(url);
-                self.configure.iter().fold(plain, |engine, configure| configure(engine))
+                self.configure
+                    .iter()
+                    .fold(plain, |engine, configure| configure(engine))
             };
             let engine = configured().build().map_err(settings)?;
-            let watching = configured().application_name(MONITOR).build().map_err(settings)?;
+            let watching = configured()
+                .application_name(MONITOR)
+                .build()
+                .map_err(settings)?;
             Ok(NodeParts::new(role.clone().into(), engine, watching))
         };
         let replicas = self.replicas.iter().enumerate();
         let replicas = replicas.map(|(index, url)| one(format!("replica {}", index + 1), url));
-        std::iter::once(one("primary".to_owned(), primary)).chain(replicas).collect()
+        std::iter::once(one("primary".to_owned(), primary))
+            .chain(replicas)
+            .collect()
     }
 }
 
 /// Opens a monitor's connection and looks once.
 async fn first_look(node: &NodeParts, limit: Duration) -> Result<(Link, Sample), StartError> {
-    let unreachable =
-        |cause| StartError::Unreachable { node: node.name.to_string(), cause: Box::new(cause) };
+    let unreachable = |cause| StartError::Unreachable {
+        node: node.name.to_string(),
+        cause: Box::new(cause),
+    };
     let look = async {
         let link = Link::open(&node.watching).await?;
         let sample = link.look(None).await?;
@@ -216,19 +244,30 @@ async fn first_look(node: &NodeParts, limit: Duration) -> Result<(Link, Sample),
     };
     match timeout(limit, look).await {
         Ok(looked) => looked.map_err(unreachable),
-        Err(_) => Err(StartError::NoAnswer { node: node.name.to_string(), waited: limit }),
+        Err(_) => Err(StartError::NoAnswer {
+            node: node.name.to_string(),
+            waited: limit,
+        }),
     }
 }
 
 /// Checks that the nodes are what they were given as; says which cluster they are.
 fn check_together(nodes: &[NodeParts], samples: &[Option<&Sample>]) -> Result<u64, StartError> {
     let name = |index: usize| nodes[index].name.to_string();
-    let known = || samples.iter().enumerate().filter_map(|(index, sample)| Some((index, (*sample)?)));
+    let known = || {
+        samples
+            .iter()
+            .enumerate()
+            .filter_map(|(index, sample)| Some((index, (*sample)?)))
+    };
     for (first, sample) in known() {
         if let Some((second, _)) =
             known().find(|(index, other)| *index > first && other.same_server(sample))
         {
-            return Err(StartError::SameServer { first: name(first), second: name(second) });
+            return Err(StartError::SameServer {
+                first: name(first),
+                second: name(second),
+            });
         }
     }
     let mut ours = None;
@@ -238,13 +277,19 @@ fn check_together(nodes: &[NodeParts], samples: &[Option<&Sample>]) -> Result<u6
             (1.., Role::Primary) => return Err(StartError::ReplicaIsPrimary { node: name(index) }),
             _ => {}
         }
-        let theirs = sample.system_identifier.ok_or_else(|| StartError::MissingFacts {
-            node: name(index),
-            what: "system identifier (grant EXECUTE on pg_control_system)",
-        })?;
+        let theirs = sample
+            .system_identifier
+            .ok_or_else(|| StartError::MissingFacts {
+                node: name(index),
+                what: "system identifier (grant EXECUTE on pg_control_system)",
+            })?;
         if *ours.get_or_insert(theirs) != theirs {
             let ours = ours.unwrap_or(theirs);
-            return Err(StartError::OtherCluster { node: name(index), theirs, ours });
+            return Err(StartError::OtherCluster {
+                node: name(index),
+                theirs,
+                ours,
+            });
         }
         if index > 0 && sample.may_monitor == Some(false) {
             tracing::warn!(
@@ -264,7 +309,9 @@ async fn start(
     consistency: Consistency,
     system_identifier: u64,
 ) -> Database {
-    let loads = nodes.iter().map(|node| (Arc::clone(&node.name), Arc::clone(&node.load)));
+    let loads = nodes
+        .iter()
+        .map(|node| (Arc::clone(&node.name), Arc::clone(&node.load)));
     let mut evidence = Evidence::new(system_identifier, loads);
     for (index, first) in firsts.iter().enumerate() {
         match first {

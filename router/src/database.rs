@@ -88,14 +88,25 @@ impl Database {
         stop: watch::Sender<bool>,
         tasks: Vec<JoinHandle<()>>,
     ) -> Self {
-        let watchers = Arc::new(Watchers { stop, tasks: Mutex::new(tasks) });
-        let writes = Arc::new(Writes { shared: Arc::clone(&shared), _watchers: Arc::clone(&watchers) });
+        let watchers = Arc::new(Watchers {
+            stop,
+            tasks: Mutex::new(tasks),
+        });
+        let writes = Arc::new(Writes {
+            shared: Arc::clone(&shared),
+            _watchers: Arc::clone(&watchers),
+        });
         let reads = Arc::new(Reads {
             consistency: shared.consistency,
             shared: Arc::clone(&shared),
             _watchers: Arc::clone(&watchers),
         });
-        Self { shared, writes, reads, watchers }
+        Self {
+            shared,
+            writes,
+            reads,
+            watchers,
+        }
     }
 
     /// A session on the primary.
@@ -150,7 +161,9 @@ impl Database {
             let position: Option<Lsn> = sample.and_then(|sample| sample.position);
             let lag_bytes = match (primary_at, position) {
                 _ if view.primary == Some(index) => Some(0),
-                (Some(primary), Some(ours)) if node.as_of.is_some() => Some(primary.bytes_since(ours)),
+                (Some(primary), Some(ours)) if node.as_of.is_some() => {
+                    Some(primary.bytes_since(ours))
+                }
                 _ => None,
             };
             NodeStatus {
@@ -183,17 +196,27 @@ impl Database {
             self.look_now().await;
             true
         } else {
-            let asked = self.shared.nodes[0].engine.query_one("SELECT NOT pg_is_in_recovery()", &[]);
+            let asked = self.shared.nodes[0]
+                .engine
+                .query_one("SELECT NOT pg_is_in_recovery()", &[]);
             let answer = tokio::time::timeout(HEALTH_LIMIT, asked).await;
             matches!(answer, Ok(Ok(row)) if row.get::<_, bool>(0))
         };
         let view = self.shared.view();
-        let primary_up = view.primary.is_some_and(|primary| self.shared.answers(primary));
+        let primary_up = view
+            .primary
+            .is_some_and(|primary| self.shared.answers(primary));
         let request = Request::new(self.shared.consistency);
         let can_read = plan(&view, &request, Instant::now(), 0).is_ok_and(|plan| {
-            plan.candidates.iter().any(|candidate| self.shared.answers(candidate.node))
+            plan.candidates
+                .iter()
+                .any(|candidate| self.shared.answers(candidate.node))
         });
-        HealthReport { can_write: answered && primary_up, can_read: answered && can_read, status: self.status() }
+        HealthReport {
+            can_write: answered && primary_up,
+            can_read: answered && can_read,
+            status: self.status(),
+        }
     }
 
     /// Rings for all monitors and waits until each has ended a look.
@@ -213,9 +236,11 @@ impl Database {
     pub async fn shutdown(&self) -> ShutdownReport {
         self.watchers.stop.send_replace(true);
         let tasks = std::mem::take(&mut *self.watchers.tasks.lock());
-        let closing = self.shared.nodes.iter().map(|node| async {
-            (node.name.to_string(), node.engine.close().await)
-        });
+        let closing = self
+            .shared
+            .nodes
+            .iter()
+            .map(|node| async { (node.name.to_string(), node.engine.close().await) });
         let (nodes, _) = futures_util::join!(join_all(closing), join_all(tasks));
         ShutdownReport { nodes }
     }
@@ -224,7 +249,9 @@ impl Database {
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.shared.nodes.iter().map(|node| &*node.name).collect();
-        f.debug_struct("Database").field("nodes", &names).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("nodes", &names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -248,8 +275,14 @@ impl Sessions<'_> {
 
     /// Read-only sessions with this promise.
     pub fn read_with(&self, consistency: Consistency) -> SessionFactory {
-        let Database { shared, watchers, .. } = self.database;
-        let source = Reads { shared: Arc::clone(shared), consistency, _watchers: Arc::clone(watchers) };
+        let Database {
+            shared, watchers, ..
+        } = self.database;
+        let source = Reads {
+            shared: Arc::clone(shared),
+            consistency,
+            _watchers: Arc::clone(watchers),
+        };
         SessionFactory::from_source(Arc::new(source), SessionOptions::default().read_only())
     }
 }

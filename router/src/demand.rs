@@ -36,7 +36,10 @@ impl Demand {
         Self {
             tightest: AtomicU32::new(NONE),
             served: AtomicU32::new(NONE),
-            window: Mutex::new(Window { began: now, before: NONE }),
+            window: Mutex::new(Window {
+                began: now,
+                before: NONE,
+            }),
         }
     }
 
@@ -50,7 +53,10 @@ impl Demand {
         }
         let served = self.served.load(Relaxed);
         interval_for(millis) < interval_for(served)
-            && self.served.compare_exchange(served, millis, Relaxed, Relaxed).is_ok()
+            && self
+                .served
+                .compare_exchange(served, millis, Relaxed, Relaxed)
+                .is_ok()
     }
 
     /// How long to wait until the next look.
@@ -58,7 +64,10 @@ impl Demand {
         let mut window = self.window.lock();
         if now.saturating_duration_since(window.began) > WINDOW {
             // Relaxed: see `asked`.
-            *window = Window { began: now, before: self.tightest.swap(NONE, Relaxed) };
+            *window = Window {
+                began: now,
+                before: self.tightest.swap(NONE, Relaxed),
+            };
         }
         let tightest = window.before.min(self.tightest.load(Relaxed));
         self.served.store(tightest, Relaxed);
@@ -79,8 +88,14 @@ mod tests {
         let start = Instant::now();
         let demand = Demand::new(start);
         assert_eq!(demand.interval(start), SLOWEST, "nobody asks for anything");
-        assert!(!demand.asked(Duration::from_secs(10)), "half a second is often enough for that");
-        assert!(demand.asked(Duration::from_secs(1)), "the monitors have to be told");
+        assert!(
+            !demand.asked(Duration::from_secs(10)),
+            "half a second is often enough for that"
+        );
+        assert!(
+            demand.asked(Duration::from_secs(1)),
+            "the monitors have to be told"
+        );
         assert!(!demand.asked(Duration::from_secs(1)), "once");
         assert_eq!(demand.interval(start), Duration::from_millis(250));
         assert!(demand.asked(Duration::from_millis(1)));
@@ -92,9 +107,16 @@ mod tests {
         let start = Instant::now();
         let demand = Demand::new(start);
         demand.asked(Duration::from_secs(1));
-        assert_eq!(demand.interval(start + WINDOW / 2), Duration::from_millis(250));
+        assert_eq!(
+            demand.interval(start + WINDOW / 2),
+            Duration::from_millis(250)
+        );
         let later = start + WINDOW + WINDOW / 2;
-        assert_eq!(demand.interval(later), Duration::from_millis(250), "at least a window");
+        assert_eq!(
+            demand.interval(later),
+            Duration::from_millis(250),
+            "at least a window"
+        );
         assert_eq!(demand.interval(later + WINDOW + WINDOW / 2), SLOWEST);
     }
 }

@@ -113,10 +113,20 @@ impl fmt::Display for StartError {
             Self::Settings { node, .. } => write!(f, "the settings of {node} are wrong"),
             Self::Unreachable { node, .. } => write!(f, "{node} could not be reached"),
             Self::NoAnswer { node, waited } => {
-                write!(f, "{node} did not answer within {waited:?}: is the address right, and the server up?")
+                write!(
+                    f,
+                    "{node} did not answer within {waited:?}: is the address right, and the server up?"
+                )
             }
-            Self::TooFewReplicas { required, answered, missing } => {
-                write!(f, "{answered} of the {required} replicas that are required answered:")?;
+            Self::TooFewReplicas {
+                required,
+                answered,
+                missing,
+            } => {
+                write!(
+                    f,
+                    "{answered} of the {required} replicas that are required answered:"
+                )?;
                 for (index, error) in missing.iter().enumerate() {
                     write!(f, "{} {error}", if index == 0 { "" } else { ";" })?;
                 }
@@ -136,7 +146,10 @@ impl fmt::Display for StartError {
                 "{node} was given as a replica and is a primary: give a replica's address, or leave it out"
             ),
             Self::SameServer { first, second } => {
-                write!(f, "{first} and {second} are the same server: give each node once")
+                write!(
+                    f,
+                    "{first} and {second} are the same server: give each node once"
+                )
             }
             Self::OtherCluster { node, theirs, ours } => write!(
                 f,
@@ -152,7 +165,9 @@ impl StdError for StartError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Settings { cause, .. } | Self::Unreachable { cause, .. } => Some(&**cause),
-            Self::TooFewReplicas { missing, .. } => missing.first().map(|error| error as &dyn StdError),
+            Self::TooFewReplicas { missing, .. } => {
+                missing.first().map(|error| error as &dyn StdError)
+            }
             _ => None,
         }
     }
@@ -186,8 +201,13 @@ impl fmt::Display for RouteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Unproved { why: Unproved::Token(refusal), .. } => refusal.fmt(f),
-            Self::Unproved { name, why, .. } => write!(f, "{name} could not keep the promise: {why}"),
+            Self::Unproved {
+                why: Unproved::Token(refusal),
+                ..
+            } => refusal.fmt(f),
+            Self::Unproved { name, why, .. } => {
+                write!(f, "{name} could not keep the promise: {why}")
+            }
         }
     }
 }

@@ -36,7 +36,10 @@ pub enum Change {
 
 impl Evidence {
     /// Nodes of which nothing is known yet; the first is the configured primary.
-    pub fn new(system_identifier: u64, nodes: impl IntoIterator<Item = (Arc<str>, Arc<Load>)>) -> Self {
+    pub fn new(
+        system_identifier: u64,
+        nodes: impl IntoIterator<Item = (Arc<str>, Arc<Load>)>,
+    ) -> Self {
         let nodes = nodes.into_iter().map(|(name, load)| Node {
             name,
             answers: Answers::NotAsked,
@@ -88,7 +91,11 @@ impl Evidence {
 
     /// A timeline's end was read from the primary's history.
     pub fn fork(&mut self, fork: Fork) {
-        let known = self.view.forks.iter_mut().find(|known| known.timeline == fork.timeline);
+        let known = self
+            .view
+            .forks
+            .iter_mut()
+            .find(|known| known.timeline == fork.timeline);
         match known {
             Some(known) => known.shared_up_to = known.shared_up_to.max(fork.shared_up_to),
             None => self.view.forks.push(fork),
@@ -97,16 +104,24 @@ impl Evidence {
 
     /// What a replica had replayed when we last saw it as one is in its log after its promotion too.
     fn note_fork(&mut self, node: usize, before: Option<&Sample>) {
-        let Some(now) = &self.view.nodes[node].sample else { return };
+        let Some(now) = &self.view.nodes[node].sample else {
+            return;
+        };
         let Some(before) = before else { return };
         let promoted = before.role == Role::Replica && now.role == Role::Primary;
         let ours = now.system_identifier == Some(self.view.system_identifier)
             && before.system_identifier == now.system_identifier;
-        if let (true, Some(timeline), Some(next), Some(position)) =
-            (promoted && ours, before.timeline, now.timeline, before.position)
-            && timeline < next
+        if let (true, Some(timeline), Some(next), Some(position)) = (
+            promoted && ours,
+            before.timeline,
+            now.timeline,
+            before.position,
+        ) && timeline < next
         {
-            self.fork(Fork { timeline, shared_up_to: position });
+            self.fork(Fork {
+                timeline,
+                shared_up_to: position,
+            });
         }
     }
 
@@ -120,9 +135,14 @@ impl Evidence {
         });
         let seen = claims.clone().map(|(_, timeline)| timeline).max();
         let highest = seen.max(view.timeline);
-        let mut able = claims.filter(|(_, timeline)| Some(*timeline) == highest).map(|(index, _)| index);
+        let mut able = claims
+            .filter(|(_, timeline)| Some(*timeline) == highest)
+            .map(|(index, _)| index);
         let first = able.clone().next();
-        let chosen = view.primary.filter(|primary| able.any(|index| index == *primary)).or(first);
+        let chosen = view
+            .primary
+            .filter(|primary| able.any(|index| index == *primary))
+            .or(first);
         view.timeline = highest;
         let changed = chosen.is_some() && view.primary.is_some() && chosen != view.primary;
         view.primary = chosen;
@@ -131,7 +151,9 @@ impl Evidence {
 
     fn note_position(&mut self, node: usize) {
         let view = &mut self.view;
-        let Some(sample) = &view.nodes[node].sample else { return };
+        let Some(sample) = &view.nodes[node].sample else {
+            return;
+        };
         if let (Some(timeline), Some(position)) = (sample.timeline, sample.position) {
             let history = Arc::make_mut(&mut view.history);
             history.note(view.system_identifier, timeline, position, sample.asked_at);
@@ -141,8 +163,9 @@ impl Evidence {
     /// Says of each replica which moment's data it shows.
     fn settle_ages(&mut self) {
         let view = &mut self.view;
-        let ages: Vec<Option<Instant>> =
-            (0..view.nodes.len()).map(|index| age_of(view, index)).collect();
+        let ages: Vec<Option<Instant>> = (0..view.nodes.len())
+            .map(|index| age_of(view, index))
+            .collect();
         for (node, as_of) in view.nodes.iter_mut().zip(ages) {
             node.as_of = as_of;
         }
@@ -154,7 +177,11 @@ fn age_of(view: &View, index: usize) -> Option<Instant> {
     let sample = view.nodes[index].sample.as_ref()?;
     let (system, timeline) = (sample.system_identifier?, sample.timeline?);
     (view.history.of() == Some((system, timeline)) && sample.role == Role::Replica)
-        .then(|| sample.position.and_then(|position: Lsn| view.history.as_of(position)))
+        .then(|| {
+            sample
+                .position
+                .and_then(|position: Lsn| view.history.as_of(position))
+        })
         .flatten()
 }
 
@@ -165,7 +192,10 @@ mod tests {
     const SYSTEM: u64 = 10;
 
     fn evidence(nodes: usize) -> Evidence {
-        Evidence::new(SYSTEM, (0..nodes).map(|index| (format!("node {index}").into(), Arc::default())))
+        Evidence::new(
+            SYSTEM,
+            (0..nodes).map(|index| (format!("node {index}").into(), Arc::default())),
+        )
     }
 
     fn sample(role: Role, timeline: u32, position: u64) -> Sample {
@@ -187,8 +217,17 @@ mod tests {
         assert_eq!(changes, [Change::Promoted]);
         let view = evidence.view();
         assert_eq!((view.primary, view.timeline), (Some(1), Some(2)));
-        assert_eq!(view.replica(0).map(|_| ()), Err(crate::view::Reason::OtherTimeline));
-        assert_eq!(view.forks, [Fork { timeline: 1, shared_up_to: Lsn(90) }]);
+        assert_eq!(
+            view.replica(0).map(|_| ()),
+            Err(crate::view::Reason::OtherTimeline)
+        );
+        assert_eq!(
+            view.forks,
+            [Fork {
+                timeline: 1,
+                shared_up_to: Lsn(90)
+            }]
+        );
         // The new primary stops answering: the old one still calls itself a primary and still is none.
         evidence.silent(1);
         evidence.answered(0, sample(Role::Primary, 1, 200));
@@ -222,15 +261,24 @@ mod tests {
         evidence.answered(1, sample(Role::Primary, 2, 120));
         let view = evidence.view();
         assert_eq!(view.nodes[2].as_of, None);
-        assert_eq!(view.replica(2).map(|_| ()), Err(crate::view::Reason::OtherTimeline));
+        assert_eq!(
+            view.replica(2).map(|_| ()),
+            Err(crate::view::Reason::OtherTimeline)
+        );
     }
 
     #[test]
     fn a_node_of_another_cluster_is_never_the_primary() {
         let mut evidence = evidence(2);
-        let other = Sample { system_identifier: Some(11), ..sample(Role::Primary, 9, 1) };
+        let other = Sample {
+            system_identifier: Some(11),
+            ..sample(Role::Primary, 9, 1)
+        };
         evidence.answered(1, other);
-        assert_eq!((evidence.view().primary, evidence.view().timeline), (None, None));
+        assert_eq!(
+            (evidence.view().primary, evidence.view().timeline),
+            (None, None)
+        );
     }
 
     #[test]
@@ -238,9 +286,18 @@ mod tests {
         let mut evidence = evidence(2);
         evidence.answered(0, sample(Role::Primary, 1, 100));
         for missing in [
-            Sample { position: None, ..sample(Role::Replica, 1, 100) },
-            Sample { timeline: None, ..sample(Role::Replica, 1, 100) },
-            Sample { system_identifier: None, ..sample(Role::Replica, 1, 100) },
+            Sample {
+                position: None,
+                ..sample(Role::Replica, 1, 100)
+            },
+            Sample {
+                timeline: None,
+                ..sample(Role::Replica, 1, 100)
+            },
+            Sample {
+                system_identifier: None,
+                ..sample(Role::Replica, 1, 100)
+            },
         ] {
             evidence.answered(1, missing);
             assert_eq!(evidence.view().nodes[1].as_of, None);

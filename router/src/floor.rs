@@ -57,7 +57,10 @@ impl fmt::Display for TokenRefusal {
                  databases apart"
             ),
             Self::CannotTell { token, ours } => {
-                write!(f, "the token is of timeline {token}, and the primary is on ")?;
+                write!(
+                    f,
+                    "the token is of timeline {token}, and the primary is on "
+                )?;
                 match ours {
                     Some(ours) => write!(f, "timeline {ours}")?,
                     None => f.write_str("a timeline that is not known")?,
@@ -82,11 +85,22 @@ impl std::error::Error for TokenRefusal {}
 ///
 /// # Errors
 /// Where the timelines do not allow an answer.
-pub(crate) fn floor_of(token: &CommitToken, current: Option<u32>, forks: &[Fork]) -> Result<Lsn, TokenRefusal> {
-    let cannot_tell = TokenRefusal::CannotTell { token: token.timeline, ours: current };
-    let Some(current) = current else { return Err(cannot_tell) };
+pub(crate) fn floor_of(
+    token: &CommitToken,
+    current: Option<u32>,
+    forks: &[Fork],
+) -> Result<Lsn, TokenRefusal> {
+    let cannot_tell = TokenRefusal::CannotTell {
+        token: token.timeline,
+        ours: current,
+    };
+    let Some(current) = current else {
+        return Err(cannot_tell);
+    };
     let position = Lsn(token.position);
-    let known = forks.iter().filter(|fork| fork.timeline == token.timeline && fork.timeline < current);
+    let known = forks
+        .iter()
+        .filter(|fork| fork.timeline == token.timeline && fork.timeline < current);
     let shared = known.map(|fork| fork.shared_up_to).max();
     if token.timeline == current || shared.is_some_and(|shared| position <= shared) {
         Ok(position)
@@ -110,18 +124,37 @@ mod tests {
 
     #[test]
     fn an_older_token_holds_up_to_what_was_seen_replayed_before_the_promotion() {
-        let forks = [Fork { timeline: 1, shared_up_to: Lsn(0x64) }];
-        assert_eq!(floor_of(&token("1.a.1.64.s"), Some(2), &forks), Ok(Lsn(0x64)));
+        let forks = [Fork {
+            timeline: 1,
+            shared_up_to: Lsn(0x64),
+        }];
+        assert_eq!(
+            floor_of(&token("1.a.1.64.s"), Some(2), &forks),
+            Ok(Lsn(0x64))
+        );
         let beyond = floor_of(&token("1.a.1.65.s"), Some(2), &forks);
-        assert_eq!(beyond, Err(TokenRefusal::CannotTell { token: 1, ours: Some(2) }));
+        assert_eq!(
+            beyond,
+            Err(TokenRefusal::CannotTell {
+                token: 1,
+                ours: Some(2)
+            })
+        );
     }
 
     #[test]
     fn without_a_known_fork_nobody_can_tell() {
         for (current, name) in [(Some(2), "older"), (None, "unknown"), (Some(1), "newer")] {
-            let text = if name == "newer" { "1.a.2.1.s" } else { "1.a.1.1.s" };
+            let text = if name == "newer" {
+                "1.a.2.1.s"
+            } else {
+                "1.a.1.1.s"
+            };
             assert!(
-                matches!(floor_of(&token(text), current, &[]), Err(TokenRefusal::CannotTell { .. })),
+                matches!(
+                    floor_of(&token(text), current, &[]),
+                    Err(TokenRefusal::CannotTell { .. })
+                ),
                 "{name}"
             );
         }

@@ -37,7 +37,10 @@ impl History {
     /// timeline, does too: that log was cut (a crash without its last commits, a restored backup), and what
     /// we knew of it is void.
     pub fn note(&mut self, cluster: u64, timeline: u32, position: Lsn, asked_at: Instant) {
-        let cut = self.entries.last().is_some_and(|last| position < last.position);
+        let cut = self
+            .entries
+            .last()
+            .is_some_and(|last| position < last.position);
         if self.of != Some((cluster, timeline)) || cut {
             self.of = Some((cluster, timeline));
             self.entries.clear();
@@ -59,8 +62,12 @@ impl History {
     /// The moment whose data a replica that stands here shows, at least: that of our newest look at which
     /// the primary was not beyond it. `None` if it was beyond it at all of them.
     pub fn as_of(&self, replayed: Lsn) -> Option<Instant> {
-        let later = self.entries.partition_point(|entry| entry.position <= replayed);
-        later.checked_sub(1).map(|newest| self.entries[newest].asked_at)
+        let later = self
+            .entries
+            .partition_point(|entry| entry.position <= replayed);
+        later
+            .checked_sub(1)
+            .map(|newest| self.entries[newest].asked_at)
     }
 
     /// The primary's last known position.
@@ -97,7 +104,11 @@ mod tests {
         let start = Instant::now();
         let history = history(start, &[(100, 0), (200, 1), (300, 2)]);
         assert_eq!(history.as_of(Lsn(300)), Some(at(start, 2)));
-        assert_eq!(history.as_of(Lsn(299)), Some(at(start, 1)), "one byte short of the third look");
+        assert_eq!(
+            history.as_of(Lsn(299)),
+            Some(at(start, 1)),
+            "one byte short of the third look"
+        );
         assert_eq!(history.as_of(Lsn(100)), Some(at(start, 0)));
         assert_eq!(history.as_of(Lsn(99)), None, "older than anything seen");
     }
@@ -128,10 +139,16 @@ mod tests {
         let history = history(start, &all);
         assert!(history.entries.len() <= KEPT);
         for second in [0, 1, 1000, 4000, 4999] {
-            let as_of = history.as_of(Lsn(second * 10 + 5)).expect("within the history");
+            let as_of = history
+                .as_of(Lsn(second * 10 + 5))
+                .expect("within the history");
             assert!(as_of <= at(start, second), "never newer than the truth");
         }
-        assert_eq!(history.as_of(Lsn(49_990)), Some(at(start, 4999)), "the newest is exact");
+        assert_eq!(
+            history.as_of(Lsn(49_990)),
+            Some(at(start, 4999)),
+            "the newest is exact"
+        );
         assert_eq!(history.as_of(Lsn(5)), Some(start), "the oldest is kept");
     }
 

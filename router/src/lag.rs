@@ -37,10 +37,16 @@ impl Lag {
         history: &History,
         now: Instant,
     ) -> Self {
-        let (Some(replayed), Some(as_of)) = (replayed, as_of) else { return Self::Unknown };
+        let (Some(replayed), Some(as_of)) = (replayed, as_of) else {
+            return Self::Unknown;
+        };
         let age = now.saturating_duration_since(as_of);
         let has_everything = history.newest().is_some_and(|newest| replayed >= newest);
-        if has_everything && age < LOOK_IS_CURRENT { Self::Fresh } else { Self::Stale(age) }
+        if has_everything && age < LOOK_IS_CURRENT {
+            Self::Fresh
+        } else {
+            Self::Stale(age)
+        }
     }
 }
 
@@ -62,7 +68,12 @@ mod tests {
 
     fn lag(history: &History, replayed: Option<u64>, now: Instant) -> Lag {
         let replayed = replayed.map(Lsn);
-        Lag::of(replayed, replayed.and_then(|at| history.as_of(at)), history, now)
+        Lag::of(
+            replayed,
+            replayed.and_then(|at| history.as_of(at)),
+            history,
+            now,
+        )
     }
 
     #[test]
@@ -72,17 +83,32 @@ mod tests {
         history.note(1, 1, Lsn(100), start);
         assert_eq!(lag(&history, Some(100), start + SECOND / 2), Lag::Fresh);
         // The primary is gone and nobody knows what it wrote before: the last look's age is the lag.
-        assert_eq!(lag(&history, Some(100), start + 10 * SECOND), Lag::Stale(10 * SECOND));
+        assert_eq!(
+            lag(&history, Some(100), start + 10 * SECOND),
+            Lag::Stale(10 * SECOND)
+        );
     }
 
     #[test]
     fn what_is_missing_is_unknown_and_never_zero() {
         let start = Instant::now();
         let mut history = History::default();
-        assert_eq!(lag(&history, Some(100), start), Lag::Unknown, "the primary was never seen");
+        assert_eq!(
+            lag(&history, Some(100), start),
+            Lag::Unknown,
+            "the primary was never seen"
+        );
         history.note(1, 1, Lsn(100), start);
-        assert_eq!(lag(&history, None, start), Lag::Unknown, "the replica told no position");
-        assert_eq!(lag(&history, Some(99), start), Lag::Unknown, "older than all we know");
+        assert_eq!(
+            lag(&history, None, start),
+            Lag::Unknown,
+            "the replica told no position"
+        );
+        assert_eq!(
+            lag(&history, Some(99), start),
+            Lag::Unknown,
+            "older than all we know"
+        );
     }
 
     #[test]
@@ -92,6 +118,9 @@ mod tests {
         for second in 0..5_u32 {
             history.note(1, 1, Lsn(100 + u64::from(second)), start + second * SECOND);
         }
-        assert_eq!(lag(&history, Some(101), start + 5 * SECOND), Lag::Stale(4 * SECOND));
+        assert_eq!(
+            lag(&history, Some(101), start + 5 * SECOND),
+            Lag::Stale(4 * SECOND)
+        );
     }
 }

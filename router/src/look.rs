@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::floor::Fork;
 use crate::lsn::{Lsn, WalGeometry};
 use crate::sample::{Replay, Role, Sample};
 
@@ -40,9 +41,14 @@ pub(crate) fn read(
     let small = |index: usize| number(index).and_then(|number| u32::try_from(number).ok());
     let flag = |index: usize| cell(index).map(|text| text == "t");
     let time = |index: usize| {
-        number(index).and_then(|micros| SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(micros)))
+        number(index)
+            .and_then(|micros| SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(micros)))
     };
-    let role = if flag(0)? { Role::Replica } else { Role::Primary };
+    let role = if flag(0)? {
+        Role::Replica
+    } else {
+        Role::Primary
+    };
     let started_at = time(9);
     // What this running server said before still holds when its receiver is away: a timeline only rises.
     let same_run = before.filter(|before| started_at.is_some() && before.started_at == started_at);
@@ -60,7 +66,9 @@ pub(crate) fn read(
     Some(Sample {
         system_identifier: number(1),
         timeline: timeline.filter(|timeline| *timeline > 0),
-        position: cell(2).and_then(|text| text.parse::<Lsn>().ok()).map(|at| at.settled(geometry)),
+        position: cell(2)
+            .and_then(|text| text.parse::<Lsn>().ok())
+            .map(|at| at.settled(geometry)),
         geometry,
         started_at,
         server_port: number(11).and_then(|port| u16::try_from(port).ok()),
@@ -74,6 +82,27 @@ pub(crate) fn read(
         round_trip,
         ..Sample::bare(role, asked_at)
     })
+}
+
+/// Asks a primary for its timeline's history file, if the user may read files; NULL otherwise.
+pub(crate) fn history_statement(timeline: u32) -> String {
+    format!(
+        "SELECT CASE WHEN has_function_privilege('pg_read_file(text,bigint,bigint,boolean)', 'execute') \
+         THEN pg_read_file('pg_wal/{timeline:08X}.history', 0, 65536, true) END"
+    )
+}
+
+/// Reads a history file: a line a timeline, with the position at which the next one left it.
+pub(crate) fn read_history(file: &str) -> Vec<Fork> {
+    let fork = |line: &str| {
+        let mut words = line.split_whitespace();
+        let timeline = words.next()?.parse().ok()?;
+        Some(Fork {
+            timeline,
+            shared_up_to: words.next()?.parse().ok()?,
+        })
+    };
+    file.lines().filter_map(fork).collect()
 }
 
 #[cfg(test)]
@@ -112,9 +141,18 @@ mod tests {
         let sample = read_now(&replica(Some("2"), "1764000000000000"), None).expect("a sample");
         assert_eq!(sample.role, Role::Replica);
         assert_eq!(sample.system_identifier, Some(7_413_218_822_217_034_291));
-        assert_eq!((sample.timeline, sample.position), (Some(2), Some(Lsn(0x0300_0060))));
-        assert_eq!((sample.replay, sample.receiving), (Some(Replay::Running), Some(true)));
-        assert_eq!((sample.server_port, sample.may_monitor), (Some(5432), Some(true)));
+        assert_eq!(
+            (sample.timeline, sample.position),
+            (Some(2), Some(Lsn(0x0300_0060)))
+        );
+        assert_eq!(
+            (sample.replay, sample.receiving),
+            (Some(Replay::Running), Some(true))
+        );
+        assert_eq!(
+            (sample.server_port, sample.may_monitor),
+            (Some(5432), Some(true))
+        );
     }
 
     #[test]
@@ -122,8 +160,13 @@ mod tests {
         let before = read_now(&replica(Some("3"), "1764000000000000"), None).expect("a sample");
         let later = read_now(&replica(None, "1764000000000000"), Some(&before)).expect("a sample");
         assert_eq!(later.timeline, Some(3));
-        let restarted = read_now(&replica(None, "1764000009000000"), Some(&before)).expect("a sample");
-        assert_eq!(restarted.timeline, Some(1), "what the control file says for certain");
+        let restarted =
+            read_now(&replica(None, "1764000009000000"), Some(&before)).expect("a sample");
+        assert_eq!(
+            restarted.timeline,
+            Some(1),
+            "what the control file says for certain"
+        );
     }
 
     #[test]
@@ -131,15 +174,33 @@ mod tests {
         let nothing = row(&[Some("t"), None, None, None, Some("x"), None, None, None]);
         let sample = read_now(&nothing, None).expect("the role is there");
         let asked_at = sample.asked_at;
-        let bare = Sample { round_trip: Duration::from_millis(1), ..Sample::bare(Role::Replica, asked_at) };
+        let bare = Sample {
+            round_trip: Duration::from_millis(1),
+            ..Sample::bare(Role::Replica, asked_at)
+        };
         assert_eq!(sample, bare);
         assert_eq!(read_now(&[], None), None);
+    }
+
+    #[test]
+    fn a_history_file_is_read_line_by_line() {
+        let file =
+            "1\t0/3000148\tno recovery target specified\n\n# a comment\n2\t0/50000A0\treason\n";
+        let forks = [(1, 0x0300_0148), (2, 0x0500_00A0)];
+        let forks = forks.map(|(timeline, at)| Fork {
+            timeline,
+            shared_up_to: Lsn(at),
+        });
+        assert_eq!(read_history(file), forks);
     }
 
     #[test]
     fn a_primary_tells_its_timeline_by_its_log_file() {
         let mut primary = replica(None, "1764000000000000");
         (primary[0], primary[3]) = (Some("f".to_owned()), Some("0000000A".to_owned()));
-        assert_eq!(read_now(&primary, None).and_then(|sample| sample.timeline), Some(10));
+        assert_eq!(
+            read_now(&primary, None).and_then(|sample| sample.timeline),
+            Some(10)
+        );
     }
 }

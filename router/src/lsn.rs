@@ -32,18 +32,32 @@ impl Lsn {
     /// nothing is written. Headers carry nothing, so a position within one moves down to the page's start.
     /// Without a known geometry the position stays as it is, which only ever asks for more.
     pub fn settled(self, geometry: Option<WalGeometry>) -> Self {
-        let Some(WalGeometry { page, segment }) = geometry else { return self };
+        let Some(WalGeometry { page, segment }) = geometry else {
+            return self;
+        };
         if page == 0 || segment == 0 {
             return self;
         }
-        let header = if self.0 % segment < page { SEGMENT_HEADER } else { PAGE_HEADER };
+        let header = if self.0 % segment < page {
+            SEGMENT_HEADER
+        } else {
+            PAGE_HEADER
+        };
         let beyond = self.0 % page;
-        if beyond <= header { Self(self.0 - beyond) } else { self }
+        if beyond <= header {
+            Self(self.0 - beyond)
+        } else {
+            self
+        }
     }
 
     /// How many bytes of log lie between an earlier place and this one; zero if it is not earlier.
     pub fn bytes_since(self, earlier: Self) -> u64 {
-        if earlier < self { self.0 - earlier.0 } else { 0 }
+        if earlier < self {
+            self.0 - earlier.0
+        } else {
+            0
+        }
     }
 }
 
@@ -60,10 +74,17 @@ impl FromStr for Lsn {
     fn from_str(text: &str) -> Result<Self, NotAnLsn> {
         let half = |digits: &str| {
             let plain = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            plain.then(|| u32::from_str_radix(digits, 16).ok()).flatten().map(u64::from)
+            plain
+                .then(|| u32::from_str_radix(digits, 16).ok())
+                .flatten()
+                .map(u64::from)
         };
-        let parsed = text.split_once('/').and_then(|(high, low)| Some(half(high)? << 32 | half(low)?));
-        parsed.map(Self).ok_or_else(|| NotAnLsn(text.chars().take(40).collect()))
+        let parsed = text
+            .split_once('/')
+            .and_then(|(high, low)| Some(half(high)? << 32 | half(low)?));
+        parsed
+            .map(Self)
+            .ok_or_else(|| NotAnLsn(text.chars().take(40).collect()))
     }
 }
 
@@ -73,7 +94,11 @@ pub struct NotAnLsn(String);
 
 impl fmt::Display for NotAnLsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a position in the log: two hexadecimal halves with a slash between", self.0)
+        write!(
+            f,
+            "{:?} is not a position in the log: two hexadecimal halves with a slash between",
+            self.0
+        )
     }
 }
 
@@ -83,7 +108,10 @@ impl std::error::Error for NotAnLsn {}
 mod tests {
     use super::*;
 
-    const USUAL: Option<WalGeometry> = Some(WalGeometry { page: 8192, segment: 16 << 20 });
+    const USUAL: Option<WalGeometry> = Some(WalGeometry {
+        page: 8192,
+        segment: 16 << 20,
+    });
 
     fn lsn(text: &str) -> Lsn {
         text.parse().expect("a well-formed position")
@@ -100,8 +128,16 @@ mod tests {
 
     #[test]
     fn after_a_switch_of_segments_the_header_does_not_count() {
-        assert_eq!(lsn("0/3000028").settled(USUAL), lsn("0/3000000"), "a segment's header has 40 bytes");
-        assert_eq!(lsn("0/3002018").settled(USUAL), lsn("0/3002000"), "a page's header has 24 bytes");
+        assert_eq!(
+            lsn("0/3000028").settled(USUAL),
+            lsn("0/3000000"),
+            "a segment's header has 40 bytes"
+        );
+        assert_eq!(
+            lsn("0/3002018").settled(USUAL),
+            lsn("0/3002000"),
+            "a page's header has 24 bytes"
+        );
     }
 
     #[test]
@@ -109,7 +145,11 @@ mod tests {
         for record in ["0/3000030", "0/3002020", "0/3002028", "0/3001FF8"] {
             assert_eq!(lsn(record).settled(USUAL), lsn(record));
         }
-        assert_eq!(lsn("0/3000028").settled(None), lsn("0/3000028"), "unknown geometry moves nothing");
+        assert_eq!(
+            lsn("0/3000028").settled(None),
+            lsn("0/3000028"),
+            "unknown geometry moves nothing"
+        );
     }
 
     #[test]

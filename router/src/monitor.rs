@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::link::Link;
-use crate::sample::Sample;
+use crate::sample::{Role, Sample};
 use crate::shared::Shared;
 
 /// How long a look may take before the node counts as silent. With the longest pause between two looks this
@@ -53,7 +53,14 @@ impl Monitor {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let (link, last) = first.unzip();
-        Self { shared, node, stop, link, last, failures: 0 }
+        Self {
+            shared,
+            node,
+            stop,
+            link,
+            last,
+            failures: 0,
+        }
     }
 
     /// Looks until it is told to stop; then closes its connection.
@@ -79,6 +86,9 @@ impl Monitor {
         match self.look().await {
             Look::Answered(sample) => {
                 self.failures = 0;
+                if let Some(timeline) = self.unread_history(&sample) {
+                    self.read_history(timeline).await;
+                }
                 self.last = Some(sample.clone());
                 self.shared.answered(self.node, sample);
             }
@@ -111,12 +121,12 @@ impl Monitor {
         };
         let answer = {
             let mut answer = pin!(link.look(self.last.as_ref()));
-            match timeout(LIMIT, answer.as_mut()).await {
-                Ok(answer) => Some(answer),
-                Err(_) => {
-                    self.shared.silent(self.node, &format!("no answer within {LIMIT:?}"));
-                    timeout(LATE, answer).await.ok()
-                }
+            if let Ok(answer) = timeout(LIMIT, answer.as_mut()).await {
+                Some(answer)
+            } else {
+                self.shared
+                    .silent(self.node, &format!("no answer within {LIMIT:?}"));
+                timeout(LATE, answer).await.ok()
             }
         };
         match answer {
@@ -129,8 +139,34 @@ impl Monitor {
         }
     }
 
+    /// The timeline of a primary that was not a primary on it before.
+    fn unread_history(&self, sample: &Sample) -> Option<u32> {
+        let before = self.last.as_ref().filter(|last| last.role == Role::Primary);
+        let news = before.and_then(|last| last.timeline) != sample.timeline;
+        sample
+            .timeline
+            .filter(|timeline| news && *timeline > 1 && sample.role == Role::Primary)
+    }
+
+    /// Learns where the timelines before this one ended, if the server may tell us.
+    async fn read_history(&self, timeline: u32) {
+        let Some(link) = &self.link else { return };
+        match timeout(LIMIT, link.forks(timeline)).await {
+            Ok(Ok(forks)) => self.shared.forks(&forks),
+            Ok(Err(error)) => {
+                tracing::debug!(why = chain(&error), "the timelines' history cannot be read");
+            }
+            Err(_) => tracing::debug!("the timelines' history was not read in time"),
+        }
+    }
+
     async fn open(&self) -> Result<Link, String> {
-        match timeout(CONNECT_LIMIT, Link::open(&self.shared.nodes[self.node].watching)).await {
+        match timeout(
+            CONNECT_LIMIT,
+            Link::open(&self.shared.nodes[self.node].watching),
+        )
+        .await
+        {
             Ok(opened) => opened.map_err(|error| chain(&error)),
             Err(_) => Err(format!("no connection within {CONNECT_LIMIT:?}")),
         }
@@ -164,7 +200,10 @@ mod tests {
     fn attempts_to_reach_a_dead_node_spread_out_and_never_stop() {
         for failures in [1, 2, 5, 100, u32::MAX] {
             let pause = backoff(failures);
-            assert!(pause >= PAUSE.0 / 2 && pause <= PAUSE.1, "{failures}: {pause:?}");
+            assert!(
+                pause >= PAUSE.0 / 2 && pause <= PAUSE.1,
+                "{failures}: {pause:?}"
+            );
         }
         assert!(backoff(100) >= PAUSE.1 / 2);
     }

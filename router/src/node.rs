@@ -50,7 +50,10 @@ impl NodeParts {
     }
 
     /// Takes a connection from the node's pool.
-    pub(crate) async fn connection(&self, place: &'static Location<'static>) -> Result<Connection, Error> {
+    pub(crate) async fn connection(
+        &self,
+        place: &'static Location<'static>,
+    ) -> Result<Connection, Error> {
         let taken = self.engine.pool().get_owned_at(place).await;
         taken.map_err(|error| Error::from(error).with_node(&*self.name))
     }

@@ -86,7 +86,10 @@ impl std::error::Error for Refusal {}
 /// # Errors
 /// Where no node can keep the promise, and none could by waiting a little.
 pub fn plan(view: &View, request: &Request, now: Instant, chance: u64) -> Result<Plan, Refusal> {
-    let mut plan = Plan { candidates: Vec::new(), passed_over: Vec::new() };
+    let mut plan = Plan {
+        candidates: Vec::new(),
+        passed_over: Vec::new(),
+    };
     let asks = Asks::of(view, request.consistency)?;
     if asks.replicas && !request.primary_only {
         plan.candidates.reserve_exact(view.nodes.len());
@@ -95,9 +98,16 @@ pub fn plan(view: &View, request: &Request, now: Instant, chance: u64) -> Result
             if view.primary == Some(index) {
                 continue;
             }
-            let fit = if request.avoid == Some(index) { Err(Reason::ProofFailed) } else { asks.fit(view, index, now) };
+            let fit = if request.avoid == Some(index) {
+                Err(Reason::ProofFailed)
+            } else {
+                asks.fit(view, index, now)
+            };
             match fit {
-                Ok(Fit::Good) => plan.candidates.push(Candidate { node: index, proof: asks.proof }),
+                Ok(Fit::Good) => plan.candidates.push(Candidate {
+                    node: index,
+                    proof: asks.proof,
+                }),
                 Ok(Fit::Perhaps) if better(view, index, perhaps) => {
                     plan.pass(perhaps, Reason::BehindToken);
                     perhaps = Some(index);
@@ -110,17 +120,29 @@ pub fn plan(view: &View, request: &Request, now: Instant, chance: u64) -> Result
         match perhaps {
             // What is sure comes first; beside it a try that may cost a round trip is not worth making.
             Some(_) if !plan.candidates.is_empty() => plan.pass(perhaps, Reason::BehindToken),
-            Some(node) => plan.candidates.push(Candidate { node, proof: asks.proof }),
+            Some(node) => plan.candidates.push(Candidate {
+                node,
+                proof: asks.proof,
+            }),
             None => {}
         }
     } else if view.has_replicas() {
-        let reason = if asks.weak { Reason::WeakToken } else { Reason::ProofFailed };
+        let reason = if asks.weak {
+            Reason::WeakToken
+        } else {
+            Reason::ProofFailed
+        };
         let strong = request.consistency == Consistency::Strong;
-        let replicas = (0..view.nodes.len()).filter(|index| view.primary != Some(*index) && !strong);
-        plan.passed_over.extend(replicas.map(|index| (index, reason)));
+        let replicas =
+            (0..view.nodes.len()).filter(|index| view.primary != Some(*index) && !strong);
+        plan.passed_over
+            .extend(replicas.map(|index| (index, reason)));
     }
     match view.primary {
-        Some(node) => plan.candidates.push(Candidate { node, proof: asks.primary_proof }),
+        Some(node) => plan.candidates.push(Candidate {
+            node,
+            proof: asks.primary_proof,
+        }),
         None if plan.candidates.is_empty() => return Err(no_primary(view)),
         None => {}
     }
@@ -163,16 +185,29 @@ impl Asks {
         };
         Ok(match consistency {
             Consistency::Eventual => nothing,
-            Consistency::BoundedStaleness(bound) => {
-                Self { proof: Proof::Age(bound), oldest: Some(bound), ..nothing }
-            }
-            Consistency::Strong => Self { replicas: false, primary_proof: Proof::Primary, ..nothing },
+            Consistency::BoundedStaleness(bound) => Self {
+                proof: Proof::Age(bound),
+                oldest: Some(bound),
+                ..nothing
+            },
+            Consistency::Strong => Self {
+                replicas: false,
+                primary_proof: Proof::Primary,
+                ..nothing
+            },
             Consistency::ReadYourWrites(token) => {
                 let proof = Proof::Token(token);
                 let floor = floor_in(view, &token).map_err(Refusal::Token)?;
                 let weak = token.strength == Strength::Weak;
                 let replicas = floor.is_some() && !weak;
-                Self { replicas, weak, proof, primary_proof: proof, floor, ..nothing }
+                Self {
+                    replicas,
+                    weak,
+                    proof,
+                    primary_proof: proof,
+                    floor,
+                    ..nothing
+                }
             }
         })
     }
@@ -180,7 +215,9 @@ impl Asks {
     /// Whether a node can serve, by its last sample.
     fn fit(&self, view: &View, index: usize, now: Instant) -> Result<Fit, Reason> {
         let sample = view.replica(index)?;
-        let age = view.nodes[index].as_of.map(|as_of| now.saturating_duration_since(as_of));
+        let age = view.nodes[index]
+            .as_of
+            .map(|as_of| now.saturating_duration_since(as_of));
         if let Some(oldest) = self.oldest {
             return match age {
                 None => Err(Reason::LagUnknown),
@@ -189,7 +226,11 @@ impl Asks {
             };
         }
         let Some(floor) = self.floor else {
-            return if age.is_some() { Ok(Fit::Good) } else { Err(Reason::LagUnknown) };
+            return if age.is_some() {
+                Ok(Fit::Good)
+            } else {
+                Err(Reason::LagUnknown)
+            };
         };
         let position = sample.position.ok_or(Reason::LagUnknown)?;
         if position >= floor.settled(sample.geometry) {
@@ -197,7 +238,11 @@ impl Asks {
         }
         let moves = sample.replay == Some(Replay::Running);
         let close = age.is_some_and(|age| age <= MAY_HAVE_CAUGHT_UP);
-        if moves && close { Ok(Fit::Perhaps) } else { Err(Reason::BehindToken) }
+        if moves && close {
+            Ok(Fit::Perhaps)
+        } else {
+            Err(Reason::BehindToken)
+        }
     }
 }
 
@@ -225,7 +270,12 @@ impl Plan {
 
 /// Of two replicas that may have caught up, the one that stands further.
 fn better(view: &View, index: usize, than: Option<usize>) -> bool {
-    let position = |index: usize| view.nodes[index].sample.as_ref().and_then(|sample| sample.position);
+    let position = |index: usize| {
+        view.nodes[index]
+            .sample
+            .as_ref()
+            .and_then(|sample| sample.position)
+    };
     than.is_none_or(|than| position(index) > position(than))
 }
 
@@ -251,10 +301,17 @@ fn no_primary(view: &View) -> Refusal {
         (Answers::No, _) => "does not answer",
         (Answers::Yes, Some(sample)) => match sample.role {
             crate::sample::Role::Replica => "is a replica",
-            crate::sample::Role::Primary => "is a primary on an older timeline or of another cluster",
+            crate::sample::Role::Primary => {
+                "is a primary on an older timeline or of another cluster"
+            }
         },
     };
-    Refusal::NoPrimary(view.nodes.iter().map(|node| (node.name.to_string(), what(node))).collect())
+    Refusal::NoPrimary(
+        view.nodes
+            .iter()
+            .map(|node| (node.name.to_string(), what(node)))
+            .collect(),
+    )
 }
 
 #[cfg(test)]

@@ -65,7 +65,10 @@ impl fmt::Display for Unproved {
             Self::OtherTimeline(Some(timeline)) => write!(f, "it is on timeline {timeline}"),
             Self::OtherTimeline(None) => f.write_str("its timeline is not known"),
             Self::Behind { needed, reached } => {
-                write!(f, "it has replayed up to {reached}, and the token stands at {needed}")
+                write!(
+                    f,
+                    "it has replayed up to {reached}, and the token stands at {needed}"
+                )
             }
             Self::TooOld(Some(age)) => write!(f, "its data may be {age:.1?} old"),
             Self::TooOld(None) => f.write_str("the age of its data is not known"),
@@ -78,8 +81,14 @@ impl Testimony {
     /// Reads the answer to the proof's statement.
     pub(crate) fn read(rows: &[Vec<Option<String>>]) -> Option<Self> {
         let [row] = rows else { return None };
-        let [Some(recovery), position, timeline] = row.as_slice() else { return None };
-        let role = if recovery == "t" { Role::Replica } else { Role::Primary };
+        let [Some(recovery), position, timeline] = row.as_slice() else {
+            return None;
+        };
+        let role = if recovery == "t" {
+            Role::Replica
+        } else {
+            Role::Primary
+        };
         let radix = if role == Role::Replica { 10 } else { 16 };
         Some(Self {
             role,
@@ -102,7 +111,11 @@ impl Testimony {
         node: usize,
         now: Instant,
     ) -> Result<(), Unproved> {
-        let expected = if view.primary == Some(node) { Role::Primary } else { Role::Replica };
+        let expected = if view.primary == Some(node) {
+            Role::Primary
+        } else {
+            Role::Replica
+        };
         if self.role != expected {
             return Err(Unproved::OtherRole(self.role));
         }
@@ -114,12 +127,20 @@ impl Testimony {
             (Role::Replica, Proof::Age(bound)) => {
                 self.follows(view, node)?;
                 let position = self.position.ok_or(Unproved::TooOld(None))?;
-                let age = view.history.as_of(position).map(|as_of| now.saturating_duration_since(as_of));
-                if age.is_some_and(|age| age <= bound) { Ok(()) } else { Err(Unproved::TooOld(age)) }
+                let age = view
+                    .history
+                    .as_of(position)
+                    .map(|as_of| now.saturating_duration_since(as_of));
+                if age.is_some_and(|age| age <= bound) {
+                    Ok(())
+                } else {
+                    Err(Unproved::TooOld(age))
+                }
             }
             (Role::Replica, Proof::Token(token)) => {
                 self.follows(view, node)?;
-                let floor = floor_of(&token, view.timeline, &view.forks).map_err(Unproved::Token)?;
+                let floor =
+                    floor_of(&token, view.timeline, &view.forks).map_err(Unproved::Token)?;
                 self.reaches(floor, view, node)
             }
         }
@@ -128,37 +149,63 @@ impl Testimony {
     /// A primary's timeline must not be lower than the highest seen.
     fn leads(&self, view: &View) -> Result<(), Unproved> {
         let leads = self.timeline.is_some() && self.timeline >= view.timeline;
-        if leads { Ok(()) } else { Err(Unproved::OtherTimeline(self.timeline)) }
+        if leads {
+            Ok(())
+        } else {
+            Err(Unproved::OtherTimeline(self.timeline))
+        }
     }
 
     /// A replica must be on the primary's timeline. Where it does not say on this connection (its receiver
     /// is away, or the user may not see it), its monitor's knowledge has to do: a server's timeline only
     /// rises, and the monitor's was no higher than the primary's.
     fn follows(&self, view: &View, node: usize) -> Result<(), Unproved> {
-        let known = || view.nodes[node].sample.as_ref().and_then(|sample| sample.timeline);
+        let known = || {
+            view.nodes[node]
+                .sample
+                .as_ref()
+                .and_then(|sample| sample.timeline)
+        };
         let timeline = self.timeline.or_else(known);
         let follows = timeline.is_some() && timeline == view.timeline;
-        if follows { Ok(()) } else { Err(Unproved::OtherTimeline(timeline)) }
+        if follows {
+            Ok(())
+        } else {
+            Err(Unproved::OtherTimeline(timeline))
+        }
     }
 
-    fn holds_on_primary(&self, token: &CommitToken, view: &View, node: usize) -> Result<(), Unproved> {
+    fn holds_on_primary(
+        &self,
+        token: &CommitToken,
+        view: &View,
+        node: usize,
+    ) -> Result<(), Unproved> {
         self.leads(view)?;
         let floor = floor_of(token, self.timeline, &view.forks).map_err(Unproved::Token)?;
-        self.reaches(floor, view, node).map_err(|unproved| match unproved {
-            Unproved::Behind { needed, reached } => {
-                Unproved::Token(TokenRefusal::WriteLost { token: needed, primary: reached })
-            }
-            other => other,
-        })
+        self.reaches(floor, view, node)
+            .map_err(|unproved| match unproved {
+                Unproved::Behind { needed, reached } => Unproved::Token(TokenRefusal::WriteLost {
+                    token: needed,
+                    primary: reached,
+                }),
+                other => other,
+            })
     }
 
     fn reaches(&self, floor: Lsn, view: &View, node: usize) -> Result<(), Unproved> {
-        let geometry = view.nodes[node].sample.as_ref().and_then(|sample| sample.geometry);
+        let geometry = view.nodes[node]
+            .sample
+            .as_ref()
+            .and_then(|sample| sample.geometry);
         let reached = self.position.ok_or(Unproved::Unreadable)?;
         if reached.settled(geometry) >= floor.settled(geometry) {
             Ok(())
         } else {
-            Err(Unproved::Behind { needed: floor, reached })
+            Err(Unproved::Behind {
+                needed: floor,
+                reached,
+            })
         }
     }
 }
@@ -174,24 +221,38 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn view(now: Instant) -> View {
-        let mut evidence = Evidence::new(10, [("p".into(), Arc::default()), ("r".into(), Arc::default())]);
+        let mut evidence = Evidence::new(
+            10,
+            [("p".into(), Arc::default()), ("r".into(), Arc::default())],
+        );
         for (node, role) in [(0, Role::Primary), (1, Role::Replica)] {
-            evidence.answered(node, Sample {
-                system_identifier: Some(10),
-                timeline: Some(2),
-                position: Some(Lsn(0x64)),
-                ..Sample::bare(role, now)
-            });
+            evidence.answered(
+                node,
+                Sample {
+                    system_identifier: Some(10),
+                    timeline: Some(2),
+                    position: Some(Lsn(0x64)),
+                    ..Sample::bare(role, now)
+                },
+            );
         }
         evidence.view()
     }
 
     fn replica(position: u64) -> Testimony {
-        Testimony { role: Role::Replica, position: Some(Lsn(position)), timeline: Some(2) }
+        Testimony {
+            role: Role::Replica,
+            position: Some(Lsn(position)),
+            timeline: Some(2),
+        }
     }
 
     fn primary(position: u64, timeline: u32) -> Testimony {
-        Testimony { role: Role::Primary, position: Some(Lsn(position)), timeline: Some(timeline) }
+        Testimony {
+            role: Role::Primary,
+            position: Some(Lsn(position)),
+            timeline: Some(timeline),
+        }
     }
 
     fn token(text: &str) -> Proof {
@@ -205,9 +266,19 @@ mod tests {
     #[test]
     fn an_answer_is_read_by_role_and_what_is_missing_stays_missing() {
         let read = |cells| Testimony::read(&row(cells));
-        assert_eq!(read([Some("t"), Some("0/64"), Some("12")]).map(|said| said.timeline), Some(Some(12)));
-        assert_eq!(read([Some("f"), Some("0/64"), Some("0000000C")]), Some(primary(0x64, 12)));
-        let silent = Testimony { role: Role::Replica, position: None, timeline: None };
+        assert_eq!(
+            read([Some("t"), Some("0/64"), Some("12")]).map(|said| said.timeline),
+            Some(Some(12))
+        );
+        assert_eq!(
+            read([Some("f"), Some("0/64"), Some("0000000C")]),
+            Some(primary(0x64, 12))
+        );
+        let silent = Testimony {
+            role: Role::Replica,
+            position: None,
+            timeline: None,
+        };
         assert_eq!(read([Some("t"), None, None]), Some(silent));
         assert_eq!(Testimony::read(&[]), None);
     }
@@ -217,10 +288,19 @@ mod tests {
         let (now, view) = (Instant::now(), view(Instant::now()));
         let token = token("1.a.2.64.s");
         assert_eq!(replica(0x64).proves(token, &view, 1, now), Ok(()));
-        let behind = Unproved::Behind { needed: Lsn(0x64), reached: Lsn(0x63) };
+        let behind = Unproved::Behind {
+            needed: Lsn(0x64),
+            reached: Lsn(0x63),
+        };
         assert_eq!(replica(0x63).proves(token, &view, 1, now), Err(behind));
-        let silent = Testimony { position: None, ..replica(0) };
-        assert_eq!(silent.proves(token, &view, 1, now), Err(Unproved::Unreadable));
+        let silent = Testimony {
+            position: None,
+            ..replica(0)
+        };
+        assert_eq!(
+            silent.proves(token, &view, 1, now),
+            Err(Unproved::Unreadable)
+        );
     }
 
     #[test]
@@ -228,10 +308,19 @@ mod tests {
         let start = Instant::now();
         let view = view(start);
         let bound = Proof::Age(SECOND);
-        assert_eq!(replica(0x64).proves(bound, &view, 1, start + SECOND), Ok(()));
+        assert_eq!(
+            replica(0x64).proves(bound, &view, 1, start + SECOND),
+            Ok(())
+        );
         let old = Err(Unproved::TooOld(Some(2 * SECOND)));
-        assert_eq!(replica(0x64).proves(bound, &view, 1, start + 2 * SECOND), old);
-        assert_eq!(replica(0x63).proves(bound, &view, 1, start), Err(Unproved::TooOld(None)));
+        assert_eq!(
+            replica(0x64).proves(bound, &view, 1, start + 2 * SECOND),
+            old
+        );
+        assert_eq!(
+            replica(0x63).proves(bound, &view, 1, start),
+            Err(Unproved::TooOld(None))
+        );
     }
 
     #[test]
@@ -246,17 +335,29 @@ mod tests {
     #[test]
     fn a_lower_timeline_proves_nothing() {
         let (now, view) = (Instant::now(), view(Instant::now()));
-        let left_behind = Testimony { timeline: Some(1), ..replica(0x100) };
+        let left_behind = Testimony {
+            timeline: Some(1),
+            ..replica(0x100)
+        };
         let refused = left_behind.proves(Proof::Age(SECOND), &view, 1, now);
         assert_eq!(refused, Err(Unproved::OtherTimeline(Some(1))));
-        assert_eq!(primary(0x100, 1).proves(Proof::Primary, &view, 0, now), Err(Unproved::OtherTimeline(Some(1))));
-        assert_eq!(primary(0x100, 2).proves(Proof::Primary, &view, 0, now), Ok(()));
+        assert_eq!(
+            primary(0x100, 1).proves(Proof::Primary, &view, 0, now),
+            Err(Unproved::OtherTimeline(Some(1)))
+        );
+        assert_eq!(
+            primary(0x100, 2).proves(Proof::Primary, &view, 0, now),
+            Ok(())
+        );
     }
 
     #[test]
     fn a_primary_before_the_token_has_lost_the_write() {
         let (now, view) = (Instant::now(), view(Instant::now()));
-        let lost = TokenRefusal::WriteLost { token: Lsn(0x64), primary: Lsn(0x60) };
+        let lost = TokenRefusal::WriteLost {
+            token: Lsn(0x64),
+            primary: Lsn(0x60),
+        };
         let verdict = primary(0x60, 2).proves(token("1.a.2.64.s"), &view, 0, now);
         assert_eq!(verdict, Err(Unproved::Token(lost)));
     }
@@ -264,7 +365,10 @@ mod tests {
     #[test]
     fn a_primary_beyond_an_unknown_fork_cannot_tell() {
         let (now, view) = (Instant::now(), view(Instant::now()));
-        let unknown = TokenRefusal::CannotTell { token: 2, ours: Some(3) };
+        let unknown = TokenRefusal::CannotTell {
+            token: 2,
+            ours: Some(3),
+        };
         let verdict = primary(0x100, 3).proves(token("1.a.2.64.s"), &view, 0, now);
         assert_eq!(verdict, Err(Unproved::Token(unknown)));
     }

@@ -39,6 +39,10 @@ pub struct Request {
 impl Request {
     /// A first attempt.
     pub fn new(consistency: Consistency) -> Self {
-        Self { consistency, avoid: None, primary_only: false }
+        Self {
+            consistency,
+            avoid: None,
+            primary_only: false,
+        }
     }
 }

@@ -67,7 +67,11 @@ impl Sample {
     /// Whether both samples are of one running server, whatever the addresses say.
     pub fn same_server(&self, other: &Self) -> bool {
         let identity = |sample: &Self| {
-            Some((sample.system_identifier?, sample.started_at?, sample.server_port?))
+            Some((
+                sample.system_identifier?,
+                sample.started_at?,
+                sample.server_port?,
+            ))
         };
         identity(self).is_some_and(|ours| identity(other) == Some(ours))
     }

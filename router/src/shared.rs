@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::demand::Demand;
 use crate::evidence::{Change, Evidence};
+use crate::floor::Fork;
 use crate::node::NodeParts;
 use crate::request::Consistency;
 use crate::sample::Sample;
@@ -65,10 +66,16 @@ impl Shared {
         let name = &*self.nodes[node].name;
         for change in changes {
             match change {
-                Change::CameBack => tracing::info!(node = name, "the node answers and is in rotation"),
+                Change::CameBack => {
+                    tracing::info!(node = name, "the node answers and is in rotation");
+                }
                 Change::WentAway => {}
                 Change::Promoted => {
-                    let primary = self.view.load().primary.map(|primary| &*self.nodes[primary].name);
+                    let primary = self
+                        .view
+                        .load()
+                        .primary
+                        .map(|primary| &*self.nodes[primary].name);
                     tracing::warn!(primary, "another node is the primary now");
                 }
             }
@@ -82,10 +89,19 @@ impl Shared {
         let parts = &self.nodes[node];
         parts.tally.failed(why.to_owned());
         if change.is_some() {
-            tracing::warn!(node = &*parts.name, why, "the node does not answer and is out of rotation");
+            tracing::warn!(
+                node = &*parts.name,
+                why,
+                "the node does not answer and is out of rotation"
+            );
         }
         parts.left.notify_waiters();
         parts.looked();
+    }
+
+    /// Where earlier timelines ended.
+    pub(crate) fn forks(&self, forks: &[Fork]) {
+        self.change(|evidence| forks.iter().for_each(|fork| evidence.fork(*fork)));
     }
 
     /// Has a node looked at now, because of something that was seen on a connection to it.

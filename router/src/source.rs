@@ -46,10 +46,13 @@ impl ConnectionSource for Writes {
         Box::pin(async move {
             let shared = &self.shared;
             let node = plan_write(&shared.view()).map_err(refused)?;
-            let connection = shared.nodes[node].connection(request.place).await.inspect_err(|error| {
-                shared.nodes[node].tally.failed(error.to_string());
-                shared.look_at(node);
-            })?;
+            let connection = shared.nodes[node]
+                .connection(request.place)
+                .await
+                .inspect_err(|error| {
+                    shared.nodes[node].tally.failed(error.to_string());
+                    shared.look_at(node);
+                })?;
             let lease = Lease::new(connection).with_token(shared.system_identifier);
             Ok(lease.with_observer(Box::new(Ride::begin(shared, node, Kind::Write))))
         })
@@ -67,7 +70,9 @@ impl ConnectionSource for Reads {
                 shared.look_at_all();
             }
             let mut wanted = Request::new(self.consistency);
-            if let Some(RouteError::Unproved { node, why, .. }) = request.refused.and_then(RouteError::behind) {
+            if let Some(RouteError::Unproved { node, why, .. }) =
+                request.refused.and_then(RouteError::behind)
+            {
                 if let Unproved::Token(refusal) = why {
                     // No other node will know better.
                     return Err(refused(Refusal::Token(*refusal)));
@@ -91,7 +96,10 @@ impl Reads {
         place: &'static Location<'static>,
     ) -> Result<Lease, Error> {
         let shared = &self.shared;
-        let Plan { candidates, mut passed_over } = plan;
+        let Plan {
+            candidates,
+            mut passed_over,
+        } = plan;
         let mut last = None;
         for Candidate { node, proof } in candidates {
             let parts = &shared.nodes[node];
@@ -103,7 +111,11 @@ impl Reads {
             };
             match taken {
                 Ok(connection) => {
-                    let passed_over = if is_primary { std::mem::take(&mut passed_over) } else { Vec::new() };
+                    let passed_over = if is_primary {
+                        std::mem::take(&mut passed_over)
+                    } else {
+                        Vec::new()
+                    };
                     let ride = Ride::begin(shared, node, Kind::Read { passed_over });
                     let lease = Lease::new(connection).with_observer(Box::new(ride));
                     return Ok(match proof {
@@ -111,7 +123,9 @@ impl Reads {
                         proof => lease.with_guard(guard(shared, node, proof)),
                     });
                 }
-                Err(NoConnection::Pool(error)) if is_the_callers_to_know(&error) => return Err(error),
+                Err(NoConnection::Pool(error)) if is_the_callers_to_know(&error) => {
+                    return Err(error);
+                }
                 Err(NoConnection::Pool(error)) => {
                     parts.tally.failed(error.to_string());
                     shared.look_at(node);
@@ -123,7 +137,11 @@ impl Reads {
         }
         // Without an error every candidate left while we waited for it, and no primary is known.
         Err(last.unwrap_or_else(|| {
-            refused(plan_write(view).err().unwrap_or(Refusal::NoPrimary(Vec::new())))
+            refused(
+                plan_write(view)
+                    .err()
+                    .unwrap_or(Refusal::NoPrimary(Vec::new())),
+            )
         }))
     }
 }
@@ -159,12 +177,20 @@ fn refused(refusal: Refusal) -> Error {
 fn route_error(error: RouteError) -> Error {
     let about_a_token = matches!(
         &error,
-        RouteError::Refused(Refusal::Token(_)) | RouteError::Unproved { why: Unproved::Token(_), .. }
+        RouteError::Refused(Refusal::Token(_))
+            | RouteError::Unproved {
+                why: Unproved::Token(_),
+                ..
+            }
     );
     if about_a_token {
         Error::from_source(ErrorKind::Token, "the read cannot honour its token", error)
     } else {
-        Error::from_source(ErrorKind::Source, "no node could serve the transaction", error)
+        Error::from_source(
+            ErrorKind::Source,
+            "no node could serve the transaction",
+            error,
+        )
     }
 }
 
@@ -184,7 +210,12 @@ enum Kind {
 impl Ride {
     fn begin(shared: &Arc<Shared>, node: usize, kind: Kind) -> Self {
         shared.nodes[node].load.began();
-        Self { shared: Arc::clone(shared), node, kind, refused: false.into() }
+        Self {
+            shared: Arc::clone(shared),
+            node,
+            kind,
+            refused: false.into(),
+        }
     }
 }
 
@@ -196,7 +227,8 @@ impl LeaseObserver for Ride {
     fn failed(&self, error: &Error) {
         if matches!(RouteError::behind(error), Some(RouteError::Unproved { .. })) {
             // Relaxed: read when the lease is dropped, by whoever holds it.
-            self.refused.store(true, std::sync::atomic::Ordering::Relaxed);
+            self.refused
+                .store(true, std::sync::atomic::Ordering::Relaxed);
             return;
         }
         let lost = !error.connection_is_good();

@@ -81,7 +81,12 @@ impl fmt::Display for NodeStatus {
             Some(Role::Replica) => "replica",
             None => "role unknown",
         };
-        let Counts { reads, writes, refused, passed_over } = &self.counts;
+        let Counts {
+            reads,
+            writes,
+            refused,
+            passed_over,
+        } = &self.counts;
         write!(
             f,
             "{}: {answers}, {role}, {}; {reads} reads, {writes} writes, {refused} refused; {}",

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use pool_postgres::CommitToken;
 
+use super::{Plan, Proof, Refusal, plan, plan_write};
 use crate::evidence::Evidence;
 use crate::floor::TokenRefusal;
 use crate::load::Load;
 use crate::lsn::Lsn;
-use super::{Plan, Proof, Refusal, plan, plan_write};
 use crate::request::{Consistency, Request};
 use crate::sample::{Replay, Role, Sample};
 use crate::view::{Reason, View};
@@ -25,8 +25,12 @@ struct Nodes {
 
 impl Nodes {
     fn with_replicas(count: usize) -> Self {
-        let loads = (0..=count).map(|index| (format!("node {index}").into(), Arc::<Load>::default()));
-        Self { evidence: Evidence::new(SYSTEM, loads), now: Instant::now() }
+        let loads =
+            (0..=count).map(|index| (format!("node {index}").into(), Arc::<Load>::default()));
+        Self {
+            evidence: Evidence::new(SYSTEM, loads),
+            now: Instant::now(),
+        }
     }
 
     /// A second later, everybody is looked at: the primary at the first position, the replicas at the others.
@@ -40,7 +44,11 @@ impl Nodes {
     }
 
     fn sample(&self, index: usize, position: u64) -> Sample {
-        let role = if index == 0 { Role::Primary } else { Role::Replica };
+        let role = if index == 0 {
+            Role::Primary
+        } else {
+            Role::Replica
+        };
         Sample {
             system_identifier: Some(SYSTEM),
             timeline: Some(1),
@@ -55,7 +63,12 @@ impl Nodes {
     }
 
     fn try_plan(&self, consistency: Consistency) -> Result<Plan, Refusal> {
-        plan(&self.view(), &Request::new(consistency), self.now + SECOND / 10, 0)
+        plan(
+            &self.view(),
+            &Request::new(consistency),
+            self.now + SECOND / 10,
+            0,
+        )
     }
 
     fn view(&self) -> View {
@@ -64,7 +77,10 @@ impl Nodes {
 }
 
 fn order(plan: &Plan) -> Vec<usize> {
-    plan.candidates.iter().map(|candidate| candidate.node).collect()
+    plan.candidates
+        .iter()
+        .map(|candidate| candidate.node)
+        .collect()
 }
 
 fn after(text: &str) -> Consistency {
@@ -85,19 +101,34 @@ fn a_fresh_replica_comes_before_the_primary_and_has_the_age_to_prove() {
 
 #[test]
 fn a_replica_beyond_the_bound_is_passed_over_with_the_reason() {
-    let nodes = Nodes::with_replicas(1).look(&[100, 100]).look(&[200, 100]).look(&[300, 100]);
+    let nodes = Nodes::with_replicas(1)
+        .look(&[100, 100])
+        .look(&[200, 100])
+        .look(&[300, 100]);
     assert_eq!(order(&nodes.plan(within(3))), [1, 0]);
     let tight = nodes.plan(within(2));
-    assert_eq!((order(&tight), tight.passed_over), (vec![0], vec![(1, Reason::TooStale)]));
+    assert_eq!(
+        (order(&tight), tight.passed_over),
+        (vec![0], vec![(1, Reason::TooStale)])
+    );
 }
 
 #[test]
 fn an_unknown_lag_serves_no_promise_at_all() {
     let mut nodes = Nodes::with_replicas(1).look(&[100, 100]);
-    nodes.evidence.answered(1, Sample { position: None, ..nodes.sample(1, 0) });
+    nodes.evidence.answered(
+        1,
+        Sample {
+            position: None,
+            ..nodes.sample(1, 0)
+        },
+    );
     for consistency in [Consistency::Eventual, within(3600), after("1.a.1.1.s")] {
         let plan = nodes.plan(consistency);
-        assert_eq!((order(&plan), plan.passed_over), (vec![0], vec![(1, Reason::LagUnknown)]));
+        assert_eq!(
+            (order(&plan), plan.passed_over),
+            (vec![0], vec![(1, Reason::LagUnknown)])
+        );
     }
 }
 
@@ -112,61 +143,110 @@ fn an_eventual_read_takes_any_replica_whose_lag_is_known() {
 
 #[test]
 fn a_token_goes_to_a_replica_that_has_reached_it() {
-    let nodes = Nodes::with_replicas(2).look(&[0x64, 0x64, 0x64]).look(&[0xc8, 0xc8, 0x64]);
+    let nodes = Nodes::with_replicas(2)
+        .look(&[0x64, 0x64, 0x64])
+        .look(&[0xc8, 0xc8, 0x64]);
     let plan = nodes.plan(after("1.a.1.c8.s"));
-    assert_eq!((order(&plan), plan.passed_over), (vec![1, 0], vec![(2, Reason::BehindToken)]));
+    assert_eq!(
+        (order(&plan), plan.passed_over),
+        (vec![1, 0], vec![(2, Reason::BehindToken)])
+    );
 }
 
 #[test]
 fn a_replica_that_may_have_caught_up_since_is_tried_once_before_the_primary() {
     let nodes = Nodes::with_replicas(2).look(&[0x64, 0x64, 0x63]);
     let plan = nodes.plan(after("1.a.1.c8.s"));
-    assert_eq!((order(&plan), plan.passed_over), (vec![1, 0], vec![(2, Reason::BehindToken)]));
+    assert_eq!(
+        (order(&plan), plan.passed_over),
+        (vec![1, 0], vec![(2, Reason::BehindToken)])
+    );
     assert!(matches!(plan.candidates[0].proof, Proof::Token(_)));
 }
 
 #[test]
 fn a_paused_replica_is_not_expected_to_catch_up() {
     let mut nodes = Nodes::with_replicas(1).look(&[0x64, 0x64]);
-    nodes.evidence.answered(1, Sample { replay: Some(Replay::Paused), ..nodes.sample(1, 0x64) });
+    nodes.evidence.answered(
+        1,
+        Sample {
+            replay: Some(Replay::Paused),
+            ..nodes.sample(1, 0x64)
+        },
+    );
     assert_eq!(order(&nodes.plan(after("1.a.1.c8.s"))), [0]);
-    assert_eq!(order(&nodes.plan(after("1.a.1.64.s"))), [1, 0], "what it has, it has");
+    assert_eq!(
+        order(&nodes.plan(after("1.a.1.64.s"))),
+        [1, 0],
+        "what it has, it has"
+    );
 }
 
 #[test]
 fn a_token_of_another_cluster_is_refused() {
-    let refusal = Nodes::with_replicas(1).look(&[100, 100]).try_plan(after("1.b.1.1.s"));
-    let expected = TokenRefusal::OfAnotherCluster { token: 0xb, ours: SYSTEM };
+    let refusal = Nodes::with_replicas(1)
+        .look(&[100, 100])
+        .try_plan(after("1.b.1.1.s"));
+    let expected = TokenRefusal::OfAnotherCluster {
+        token: 0xb,
+        ours: SYSTEM,
+    };
     assert_eq!(refusal, Err(Refusal::Token(expected)));
 }
 
 #[test]
 fn a_token_of_an_older_timeline_is_refused_where_nobody_can_tell() {
     let mut nodes = Nodes::with_replicas(1).look(&[0x64, 0x60]);
-    nodes.evidence.answered(1, Sample { timeline: Some(2), role: Role::Primary, ..nodes.sample(1, 0x62) });
-    assert_eq!(order(&nodes.plan(after("1.a.1.60.s"))), [1], "seen replayed before the promotion");
+    nodes.evidence.answered(
+        1,
+        Sample {
+            timeline: Some(2),
+            role: Role::Primary,
+            ..nodes.sample(1, 0x62)
+        },
+    );
+    assert_eq!(
+        order(&nodes.plan(after("1.a.1.60.s"))),
+        [1],
+        "seen replayed before the promotion"
+    );
     let refusal = nodes.try_plan(after("1.a.1.61.s"));
-    let expected = TokenRefusal::CannotTell { token: 1, ours: Some(2) };
+    let expected = TokenRefusal::CannotTell {
+        token: 1,
+        ours: Some(2),
+    };
     assert_eq!(refusal, Err(Refusal::Token(expected)));
 }
 
 #[test]
 fn a_token_of_a_timeline_not_seen_yet_is_left_to_the_primary_to_judge() {
-    let plan = Nodes::with_replicas(1).look(&[100, 100]).plan(after("1.a.2.1.s"));
+    let plan = Nodes::with_replicas(1)
+        .look(&[100, 100])
+        .plan(after("1.a.2.1.s"));
     assert_eq!(order(&plan), [0]);
     assert!(matches!(plan.candidates[0].proof, Proof::Token(_)));
 }
 
 #[test]
 fn a_weak_token_goes_to_the_primary() {
-    let plan = Nodes::with_replicas(1).look(&[100, 100]).plan(after("1.a.1.1.w"));
-    assert_eq!((order(&plan), plan.passed_over), (vec![0], vec![(1, Reason::WeakToken)]));
+    let plan = Nodes::with_replicas(1)
+        .look(&[100, 100])
+        .plan(after("1.a.1.1.w"));
+    assert_eq!(
+        (order(&plan), plan.passed_over),
+        (vec![0], vec![(1, Reason::WeakToken)])
+    );
 }
 
 #[test]
 fn a_strong_read_goes_to_a_primary_that_proves_to_be_one() {
-    let plan = Nodes::with_replicas(1).look(&[100, 100]).plan(Consistency::Strong);
-    assert_eq!((order(&plan), plan.candidates[0].proof), (vec![0], Proof::Primary));
+    let plan = Nodes::with_replicas(1)
+        .look(&[100, 100])
+        .plan(Consistency::Strong);
+    assert_eq!(
+        (order(&plan), plan.candidates[0].proof),
+        (vec![0], Proof::Primary)
+    );
 }
 
 #[test]
@@ -174,7 +254,10 @@ fn a_silent_node_is_out_and_comes_back_with_its_next_answer() {
     let mut nodes = Nodes::with_replicas(1).look(&[100, 100]);
     nodes.evidence.silent(1);
     let out = nodes.plan(within(10));
-    assert_eq!((order(&out), out.passed_over), (vec![0], vec![(1, Reason::NotAnswering)]));
+    assert_eq!(
+        (order(&out), out.passed_over),
+        (vec![0], vec![(1, Reason::NotAnswering)])
+    );
     assert_eq!(order(&nodes.look(&[100, 100]).plan(within(10))), [1, 0]);
 }
 
@@ -212,25 +295,51 @@ fn the_dice_spread_equal_replicas_evenly() {
         all.sort_unstable();
         assert_eq!(all, [0, 1, 2, 3], "everybody once");
     }
-    assert!(firsts[1..].iter().all(|count| (900..1100).contains(count)), "{firsts:?}");
+    assert!(
+        firsts[1..].iter().all(|count| (900..1100).contains(count)),
+        "{firsts:?}"
+    );
 }
 
 #[test]
 fn a_node_that_refused_is_avoided_and_after_more_only_the_primary_is_asked() {
     let nodes = Nodes::with_replicas(2).look(&[100, 100, 100]);
-    let avoiding = Request { avoid: Some(1), ..Request::new(within(10)) };
-    assert_eq!(order(&plan(&nodes.view(), &avoiding, nodes.now, 0).expect("a plan")), [2, 0]);
-    let last = Request { primary_only: true, ..Request::new(within(10)) };
-    assert_eq!(order(&plan(&nodes.view(), &last, nodes.now, 0).expect("a plan")), [0]);
+    let avoiding = Request {
+        avoid: Some(1),
+        ..Request::new(within(10))
+    };
+    assert_eq!(
+        order(&plan(&nodes.view(), &avoiding, nodes.now, 0).expect("a plan")),
+        [2, 0]
+    );
+    let last = Request {
+        primary_only: true,
+        ..Request::new(within(10))
+    };
+    assert_eq!(
+        order(&plan(&nodes.view(), &last, nodes.now, 0).expect("a plan")),
+        [0]
+    );
 }
 
 #[test]
 fn without_a_primary_reads_go_to_replicas_and_writes_are_told_why_not() {
     let mut nodes = Nodes::with_replicas(1).look(&[100, 100]);
-    nodes.evidence.answered(0, Sample { role: Role::Replica, ..nodes.sample(0, 100) });
+    nodes.evidence.answered(
+        0,
+        Sample {
+            role: Role::Replica,
+            ..nodes.sample(0, 100)
+        },
+    );
     assert_eq!(order(&nodes.plan(within(10))).len(), 2);
-    let refusal = plan_write(&nodes.view()).expect_err("nobody takes writes").to_string();
-    assert!(refusal.contains("node 0 is a replica, node 1 is a replica"), "{refusal}");
+    let refusal = plan_write(&nodes.view())
+        .expect_err("nobody takes writes")
+        .to_string();
+    assert!(
+        refusal.contains("node 0 is a replica, node 1 is a replica"),
+        "{refusal}"
+    );
     let strong = nodes.try_plan(Consistency::Strong);
     assert!(matches!(strong, Err(Refusal::NoPrimary(_))), "{strong:?}");
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use pool_router::{Consistency, Lag};
 
 use crate::support::{
-    builder, note, notes, notes_on, one, routed, server, wait_for_answer, wait_for_status, wait_until_older,
+    builder, note, notes, notes_on, one, routed, server, wait_for_answer, wait_for_status,
+    wait_until_older,
 };
 
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
@@ -27,23 +28,42 @@ async fn an_idle_primary_does_not_look_like_lag() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_switch_of_segments_is_no_lag() {
     let (cluster, db) = routed(1).await;
-    cluster.primary().sql("SELECT pg_switch_wal()").await.expect("switched");
-    cluster.replica(0).wait_until_caught_up(cluster.primary()).await.expect("caught up");
+    cluster
+        .primary()
+        .sql("SELECT pg_switch_wal()")
+        .await
+        .expect("switched");
+    cluster
+        .replica(0)
+        .wait_until_caught_up(cluster.primary())
+        .await
+        .expect("caught up");
     db.health().await;
-    wait_for_status(&db, "the replica is fresh", |status| status.nodes[1].lag == Lag::Fresh).await;
+    wait_for_status(&db, "the replica is fresh", |status| {
+        status.nodes[1].lag == Lag::Fresh
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_replica_is_used_for_nothing_that_it_cannot_keep() {
     let (cluster, loose) = routed(1).await;
     let half_a_second = Consistency::BoundedStaleness(HALF_A_SECOND);
-    let db = builder(&cluster).default_consistency(half_a_second).connect().await.expect("a database");
+    let db = builder(&cluster)
+        .default_consistency(half_a_second)
+        .connect()
+        .await
+        .expect("a database");
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
     replica.pause_replay().await.expect("paused");
     let token = note(&db, "new").await.token;
     assert_eq!(notes(&mut db.read_after(&token), "new").await, 1);
     wait_until_older(&db, 1, HALF_A_SECOND).await;
-    for mut session in [db.read_after(&token), db.read_within(HALF_A_SECOND), db.read()] {
+    for mut session in [
+        db.read_after(&token),
+        db.read_within(HALF_A_SECOND),
+        db.read(),
+    ] {
         assert_eq!(server(&mut session).await, primary.port());
         assert_eq!(notes(&mut session, "new").await, 1);
     }
@@ -53,11 +73,20 @@ async fn a_paused_replica_is_used_for_nothing_that_it_cannot_keep() {
     assert_eq!(server(&mut eventual).await, replica.port());
     assert_eq!(notes(&mut eventual, "new").await, 0);
     let reasons = db.status().nodes[1].counts.passed_over.clone();
-    assert!(reasons.iter().map(|(_, count)| count).sum::<u64>() >= 3, "{reasons:?}");
+    assert!(
+        reasons.iter().map(|(_, count)| count).sum::<u64>() >= 3,
+        "{reasons:?}"
+    );
 
     replica.resume_replay().await.expect("resumed");
-    replica.wait_until_caught_up(primary).await.expect("caught up");
-    wait_for_status(&db, "the replica is fresh", |status| status.nodes[1].lag == Lag::Fresh).await;
+    replica
+        .wait_until_caught_up(primary)
+        .await
+        .expect("caught up");
+    wait_for_status(&db, "the replica is fresh", |status| {
+        status.nodes[1].lag == Lag::Fresh
+    })
+    .await;
     assert_eq!(server(&mut db.read_after(&token)).await, replica.port());
 }
 
@@ -65,7 +94,17 @@ async fn a_paused_replica_is_used_for_nothing_that_it_cannot_keep() {
 async fn a_restarted_replica_that_knows_no_replay_time_is_not_fresh() {
     let (cluster, db) = routed(1).await;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
-    replica.set_apply_delay(Duration::from_secs(3600)).await.expect("delayed");
+    // With a restart point behind the last commit nothing is replayed at the next start.
+    primary.sql("CHECKPOINT").await.expect("checkpoint");
+    replica
+        .wait_until_caught_up(primary)
+        .await
+        .expect("caught up");
+    replica.sql("CHECKPOINT").await.expect("restart point");
+    replica
+        .set_apply_delay(Duration::from_hours(1))
+        .await
+        .expect("delayed");
     replica.restart().await.expect("restarted");
     replica.wait_streaming().await.expect("streaming");
     let token = note(&db, "unseen").await.token;
@@ -83,13 +122,20 @@ async fn a_restarted_replica_that_knows_no_replay_time_is_not_fresh() {
 async fn a_replica_whose_receiver_is_cut_off_does_not_look_fresh() {
     let (cluster, db) = routed(1).await;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
-    for sql in ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"] {
+    for sql in [
+        "ALTER SYSTEM SET primary_conninfo = ''",
+        "SELECT pg_reload_conf()",
+    ] {
         replica.sql(sql).await.expect("set");
     }
     wait_for_answer(replica, "SELECT count(*) FROM pg_stat_wal_receiver", "0").await;
     let token = note(&db, "unseen").await.token;
     let caught_up = "SELECT pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()";
-    assert_eq!(one(replica, caught_up).await.as_deref(), Some("t"), "what others take for no lag");
+    assert_eq!(
+        one(replica, caught_up).await.as_deref(),
+        Some("t"),
+        "what others take for no lag"
+    );
     wait_until_older(&db, 1, HALF_A_SECOND).await;
     for mut session in [db.read_within(HALF_A_SECOND), db.read_after(&token)] {
         assert_eq!(server(&mut session).await, primary.port());

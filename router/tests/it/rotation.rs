@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use pool_router::{Database, DatabaseStatus};
 
-use crate::support::{CONNECTIONS, MONITORS, note, notes, one, routed, server, wait_for_answer, wait_for_status};
+use crate::support::{
+    CONNECTIONS, MONITORS, note, notes, one, routed, server, wait_for_answer, wait_for_status,
+};
 
 fn up(node: usize) -> impl Fn(&DatabaseStatus) -> bool {
     move |status| status.nodes[node].is_up()
@@ -34,14 +36,22 @@ async fn a_frozen_replica_is_out_within_a_second_and_returns() {
 async fn whoever_waits_for_a_frozen_replica_goes_elsewhere() {
     let (cluster, warm) = routed(1).await;
     drop(warm);
-    let db = crate::support::builder(&cluster).pool_size(1).max_overflow(0).connect().await.expect("a database");
+    let db = crate::support::builder(&cluster)
+        .pool_size(1)
+        .max_overflow(0)
+        .connect()
+        .await
+        .expect("a database");
     let mut holder = db.read();
     assert_eq!(server(&mut holder).await, cluster.replica(0).port());
     let waiting = tokio::spawn({
         let db = db.clone();
         async move { server(&mut db.read()).await }
     });
-    wait_for_status(&db, "somebody waits", |status| status.nodes[1].pool.waiting == 1).await;
+    wait_for_status(&db, "somebody waits", |status| {
+        status.nodes[1].pool.waiting == 1
+    })
+    .await;
     cluster.replica(0).freeze().await.expect("frozen");
     assert_eq!(waiting.await.expect("no panic"), cluster.primary().port());
     cluster.replica(0).thaw().await.expect("thawed");
@@ -79,15 +89,30 @@ async fn without_any_replica_left_the_primary_serves() {
     for replica in cluster.replicas() {
         replica.kill().await.expect("killed");
     }
-    for mut session in [db.read(), db.read_after(&token), db.read_within(Duration::from_secs(5))] {
+    for mut session in [
+        db.read(),
+        db.read_after(&token),
+        db.read_within(Duration::from_secs(5)),
+    ] {
         assert_eq!(notes(&mut session, "kept").await, 1);
         assert_eq!(server(&mut session).await, cluster.primary().port());
     }
     let status = db.status();
-    let passed: u64 = status.nodes[1].counts.passed_over.iter().map(|(_, count)| count).sum();
-    assert!(passed >= 3, "reads that could have gone to a replica are counted:\n{status}");
+    let passed: u64 = status.nodes[1]
+        .counts
+        .passed_over
+        .iter()
+        .map(|(_, count)| count)
+        .sum();
+    assert!(
+        passed >= 3,
+        "reads that could have gone to a replica are counted:\n{status}"
+    );
     let health = db.health().await;
-    assert!(health.can_read && health.can_write && !health.is_whole(), "{health:?}");
+    assert!(
+        health.can_read && health.can_write && !health.is_whole(),
+        "{health:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,9 +120,16 @@ async fn without_replicas_reads_use_the_primary_and_nobody_monitors() {
     let (cluster, db) = routed(0).await;
     let primary = cluster.primary();
     let token = note(&db, "kept").await.token;
-    for mut session in [db.read(), db.read_after(&token), db.read_within(Duration::from_millis(1))] {
+    for mut session in [
+        db.read(),
+        db.read_after(&token),
+        db.read_within(Duration::from_millis(1)),
+    ] {
         assert_eq!(notes(&mut session, "kept").await, 1);
-        let read_only = session.query_one("SHOW transaction_read_only", &[]).await.expect("shown");
+        let read_only = session
+            .query_one("SHOW transaction_read_only", &[])
+            .await
+            .expect("shown");
         assert_eq!(read_only.get::<_, String>(0), "on", "as on a replica");
     }
     assert!(db.health().await.is_whole());
@@ -117,8 +149,16 @@ async fn each_node_has_one_monitor_and_shutdown_leaves_nothing() {
     for node in [cluster.primary(), cluster.replica(0)] {
         assert_eq!(one(node, CONNECTIONS).await.as_deref(), Some("0"));
     }
-    let refused = db.read().query("SELECT 1", &[]).await.expect_err("the database is shut down");
-    assert_eq!(refused.kind(), pool_router::ErrorKind::PoolClosed, "{refused:?}");
+    let refused = db
+        .read()
+        .query("SELECT 1", &[])
+        .await
+        .expect_err("the database is shut down");
+    assert_eq!(
+        refused.kind(),
+        pool_router::ErrorKind::PoolClosed,
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +166,11 @@ async fn the_monitors_stop_with_the_last_handle() {
     let (cluster, db) = routed(1).await;
     let sessions = db.sessions().read();
     drop(db);
-    assert_eq!(one(cluster.replica(0), MONITORS).await.as_deref(), Some("1"), "a factory is a handle");
+    assert_eq!(
+        one(cluster.replica(0), MONITORS).await.as_deref(),
+        Some("1"),
+        "a factory is a handle"
+    );
     drop(sessions);
     wait_for_answer(cluster.replica(0), MONITORS, "0").await;
 }

@@ -27,8 +27,13 @@ async fn add(sessions: &SessionFactory, body: &str) -> Result<i64, Error> {
 #[tokio::test(flavor = "multi_thread")]
 async fn code_for_one_database_runs_on_a_routed_one() {
     let (_cluster, db) = routed(1).await;
-    assert_eq!(add(&db.sessions().write(), "first").await.expect("added"), 1);
-    let refused = add(&db.sessions().read(), "second").await.expect_err("read-only");
+    assert_eq!(
+        add(&db.sessions().write(), "first").await.expect("added"),
+        1
+    );
+    let refused = add(&db.sessions().read(), "second")
+        .await
+        .expect_err("read-only");
     assert_eq!(refused.kind(), pool_router::ErrorKind::ReadOnly);
 }
 
