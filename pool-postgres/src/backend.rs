@@ -70,8 +70,12 @@ impl PgBackend {
         let mut refused = None;
         for encryption in attempts(self.target.sslmode, place) {
             match self.log_in(place, *encryption).await {
-                // The server wants it the other way, if it wants us at all.
-                Err(error) if error.sqlstate() == Some("28000") => {
+                // The server wants it the other way, if it wants us at all; or its TLS does not work.
+                Err(error)
+                    if error.sqlstate() == Some("28000")
+                        || (error.kind() == ErrorKind::Tls
+                            && *encryption == Encryption::IfOffered) =>
+                {
                     refused.get_or_insert(error);
                 }
                 other => return other,

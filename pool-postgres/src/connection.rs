@@ -197,8 +197,14 @@ impl PgConnection {
         Ok(())
     }
 
-    /// Says goodbye; ready once the server has let go.
+    /// Says goodbye; ready once the server has let go. What the connection may still be at is cancelled first:
+    /// the server would finish it before it hears the goodbye.
     pub(crate) async fn close(self) {
+        if self.is_unsettled()
+            && let Err(error) = self.cancel().await
+        {
+            tracing::debug!(%error, "what a connection was at could not be cancelled before it was closed");
+        }
         let Self { client, task, .. } = self;
         let mut task = AbortOnDrop(task);
         drop(client); // The task sends Terminate, and reads to the end of the stream.

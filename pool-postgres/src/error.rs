@@ -1,5 +1,6 @@
 //! Why something failed: one opaque type, with what a caller needs to decide what to do next.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -118,7 +119,13 @@ impl Error {
         cause: impl StdError + Send + Sync + 'static,
     ) -> Self {
         let mut error = Self::new(kind, message);
-        error.inner().source = Some(Arc::new(cause));
+        let inner = error.inner();
+        // What the server said, and what became of the connection, hold for whoever passes the error on.
+        if let Some(ours) = (&cause as &dyn Any).downcast_ref::<Self>() {
+            inner.server.clone_from(&ours.0.server);
+            inner.fit &= ours.0.fit;
+        }
+        inner.source = Some(Arc::new(cause));
         error
     }
 

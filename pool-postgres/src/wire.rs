@@ -150,7 +150,14 @@ impl Wire {
             record.came(kind, body);
         });
         record.inbound = inbound;
-        fed
+        fed?;
+        if record.answered > record.written {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the server answered a request that was never made",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -158,7 +165,7 @@ impl Record {
     fn came(&mut self, kind: u8, body: &[u8]) {
         match kind {
             b'Z' => {
-                self.answered = (self.answered + 1).min(self.written);
+                self.answered += 1;
                 self.transaction = match body.first() {
                     Some(b'T') => TransactionStatus::InTransaction,
                     Some(b'E') => TransactionStatus::Failed,

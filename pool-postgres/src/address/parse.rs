@@ -98,7 +98,7 @@ fn url(rest: &str) -> Result<EngineOptions, Error> {
     let mut places = Vec::new();
     if !hosts.is_empty() {
         for place in hosts.split(',') {
-            places.push(host_port(place, options.user.is_some())?);
+            places.push(host_port(place)?);
         }
     }
     if let Some(path) = path.filter(|path| !path.is_empty()) {
@@ -128,7 +128,7 @@ fn url(rest: &str) -> Result<EngineOptions, Error> {
 }
 
 /// Reads `host`, `host:port`, `[address]` or `[address]:port`. The host may be percent-encoded.
-fn host_port(text: &str, after_login: bool) -> Result<HostPort, Error> {
+fn host_port(text: &str) -> Result<HostPort, Error> {
     let (host, port) = if let Some(inner) = text.strip_prefix('[') {
         let Some((address, rest)) = inner.split_once(']') else {
             return Err(refused("an IPv6 address begins with '[' and has no ']'"));
@@ -155,17 +155,17 @@ fn host_port(text: &str, after_login: bool) -> Result<HostPort, Error> {
     };
     let port = match port {
         None | Some("") => None,
-        Some(port) => Some(self::port(port, after_login)?),
+        Some(port) => Some(self::port(port)?),
     };
     Ok(HostPort { host, port })
 }
 
-/// Reads a port. Without a login before it, what is no number may be a password: it is not repeated.
-fn port(text: &str, may_show: bool) -> Result<u16, Error> {
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) && !may_show {
+/// Reads a port. What is no number may be part of a password, so it is not repeated.
+fn port(text: &str) -> Result<u16, Error> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(refused(
-            "the port is not a number (it is not shown, for it may be a password: then an '@' and the host \
-             are missing)",
+            "the port is not a number (it is not shown, for it may be part of a password: then the host is \
+             missing, or an '@' in the password is to be written as %40)",
         ));
     }
     match text.parse::<u16>() {
@@ -190,7 +190,7 @@ fn join(places: Vec<HostPort>, hosts: &[String], ports: &[String]) -> Result<Vec
                         port: None,
                     })
                 } else {
-                    host_port(host, true)
+                    host_port(host)
                 }
             })
             .collect::<Result<_, _>>()?;
@@ -214,7 +214,7 @@ fn join(places: Vec<HostPort>, hosts: &[String], ports: &[String]) -> Result<Vec
     for (index, place) in joined.iter_mut().enumerate() {
         let text = &ports[if ports.len() == 1 { 0 } else { index }];
         if !text.is_empty() {
-            place.port = Some(port(text, true)?);
+            place.port = Some(port(text)?);
         }
     }
     Ok(joined)

@@ -83,6 +83,7 @@ fn ambiguous_text_is_refused_with_the_remedy_and_without_the_secret() {
         ("postgresql://u:hu@x?sh@h/db", "%3F"),
         ("postgresql://u:hu%sh@h/db", "%25"),
         ("postgresql://u:hush", "password"),
+        ("postgresql://u:pa@ss:hush", "%40"),
         ("host=h password=hu sh", "quote"),
         ("password='hush", "closing quote"),
     ] {
@@ -103,7 +104,7 @@ fn mistakes_are_named_with_the_remedy() {
         ("postgresql+foo://h/db", &["foo", "leave it out"]),
         ("postgresql://u@h:99999/db", &["99999", "65535"]),
         ("postgresql://u@h:0/db", &["\"0\"", "65535"]),
-        ("postgresql://u@h:abc/db", &["abc", "65535"]),
+        ("postgresql://u@h:abc/db", &["port is not a number"]),
         ("postgresql://u@::1:5432/db", &["[::1]:5432"]),
         ("postgresql://u@[::1/db", &["']'"]),
         ("postgresql://h/db?pool_szie=5", &["pool_szie", "pool_size"]),

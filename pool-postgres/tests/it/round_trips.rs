@@ -83,8 +83,8 @@ async fn a_commit_with_a_token_takes_one_round_trip() {
         .execute("INSERT INTO t VALUES (1)", &[])
         .await
         .expect("inserted");
-    let (taken, done) = trips(&proxy, session.commit()).await;
-    let token = done
+    let (taken, committed) = trips(&proxy, session.commit()).await;
+    let token = committed
         .expect("committed")
         .token
         .expect("something was written");
