@@ -98,7 +98,7 @@ fn draw(table: &MultiProgress, rows: &mut Vec<ProgressBar>, lines: Vec<String>) 
     while rows.len() < lines.len() {
         let row = table.add(ProgressBar::new_spinner());
         // The template has no placeholder that could be wrong; the default does as well.
-        if let Ok(style) = ProgressStyle::with_template("  {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("  {wide_msg}") {
             row.set_style(style);
         }
         rows.push(row);
