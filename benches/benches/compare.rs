@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use benches::report::Report;
-use benches::{contended, cycle, postgres, routing};
+use benches::{contended, cycle, postgres, round_trips, routing};
 use clap::Parser;
 
 /// Ours beside the peers, as ratios of medians of interleaved rounds.
@@ -19,18 +19,19 @@ struct Args {
     /// Given by `cargo bench`; changes nothing.
     #[arg(long, hide = true)]
     bench: bool,
-    /// The parts to run: cycle, plenty, scarce, postgres, routing. Default: all.
+    /// The parts to run: cycle, plenty, scarce, postgres, routing, trips. Default: all.
     parts: Vec<String>,
 }
 
 type Part = fn(usize) -> Result<Report>;
 
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("cycle", cycle::compare),
     ("plenty", contended::plenty),
     ("scarce", contended::scarce),
     ("postgres", postgres::compare),
     ("routing", routing::compare),
+    ("trips", round_trips::compare),
 ];
 
 fn main() -> Result<()> {

@@ -13,4 +13,5 @@ pub mod contender;
 pub mod cycle;
 pub mod postgres;
 pub mod report;
+pub mod round_trips;
 pub mod routing;

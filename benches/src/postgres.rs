@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use pool_postgres::Engine;
+use pool_postgres::{Engine, SessionFactory};
 use tokio::task::JoinSet;
 
 use crate::contender::WAIT;
@@ -13,8 +13,11 @@ const TASKS: usize = 64;
 const CONNECTIONS: usize = 8;
 const SQL: &str = "SELECT $1::int + 1";
 const ROUND: Duration = Duration::from_millis(1500);
-const OURS: &str = "ours";
+const OURS: &str = "ours, engine";
+/// A transaction for each statement: `BEGIN` travels with it, `COMMIT` is another round trip.
+const SESSION: &str = "ours, session and commit";
 const PEER: &str = "deadpool-postgres";
+const PEER_TRANSACTION: &str = "deadpool-postgres, transaction";
 
 /// Runs the comparison on a server of its own.
 ///
@@ -33,25 +36,32 @@ pub fn compare(rounds: usize) -> Result<Report> {
             .max_overflow(0)
             .pool_timeout(WAIT)
             .build()?;
+        let sessions = SessionFactory::new(engine.clone());
         let peer = deadpool(&url)?;
         let mut figures = Rounds::default();
         for _ in 0..rounds {
             figures.note(OURS, rate(&engine, with_ours).await?);
             figures.note(PEER, rate(&peer, with_peer).await?);
+            figures.note(SESSION, rate(&sessions, with_session).await?);
+            figures.note(PEER_TRANSACTION, rate(&peer, with_transaction).await?);
         }
         engine.close().await;
         anyhow::Ok(figures)
     })?;
     let ratio = figures.median(OURS) / figures.median(PEER);
+    let transactions = figures.median(SESSION) / figures.median(PEER_TRANSACTION);
     Ok(Report {
         workload: "PostgreSQL, 64 tasks, 8 connections, SELECT $1::int + 1",
         unit: "statements a second",
         medians: figures.medians(),
-        verdicts: vec![Verdict::new(
-            "ours / deadpool-postgres",
-            ratio,
-            Target::AtLeast(0.95),
-        )],
+        verdicts: vec![
+            Verdict::new("ours / deadpool-postgres", ratio, Target::AtLeast(0.95)),
+            Verdict::new(
+                "transactions: ours / deadpool-postgres",
+                transactions,
+                Target::AtLeast(0.95),
+            ),
+        ],
     })
 }
 
@@ -73,6 +83,22 @@ async fn with_peer(pool: deadpool_postgres::Pool, number: i32) -> Result<i32> {
     let client = pool.get().await.map_err(|error| anyhow!("{error}"))?;
     let statement = client.prepare_cached(SQL).await?;
     Ok(client.query_one(&statement, &[&number]).await?.get(0))
+}
+
+async fn with_session(sessions: SessionFactory, number: i32) -> Result<i32> {
+    let mut session = sessions.session();
+    let answer = session.query_one(SQL, &[&number]).await?.get(0);
+    let _ = session.commit().await?;
+    Ok(answer)
+}
+
+async fn with_transaction(pool: deadpool_postgres::Pool, number: i32) -> Result<i32> {
+    let mut client = pool.get().await.map_err(|error| anyhow!("{error}"))?;
+    let transaction = client.transaction().await?;
+    let statement = transaction.prepare_cached(SQL).await?;
+    let answer = transaction.query_one(&statement, &[&number]).await?.get(0);
+    transaction.commit().await?;
+    Ok(answer)
 }
 
 /// How many statements a second all tasks get through together; each answer is looked at.
