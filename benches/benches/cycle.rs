@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use benches::contender::{Bb8, Contender, Deadpool, Ours, OursOwned, R2d2};
-use benches::cycle::{BARE, CONNECTIONS, cycles, exchanges};
+use benches::cycle::{BARE, CONNECTIONS, exchanges};
 use criterion::{
     BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
 };
@@ -42,7 +42,7 @@ fn contender<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>, runtime: &R
             let count = u32::try_from(count).expect("criterion asks for fewer in two seconds");
             runtime.block_on(async {
                 let begun = Instant::now();
-                cycles(&pool, count)
+                pool.cycles(count)
                     .await
                     .expect("a pool over numbers cannot fail");
                 begun.elapsed()

@@ -1,6 +1,7 @@
 //! The pools that are compared, each over the same trivial connection and with the same settings.
 
 use std::convert::Infallible;
+use std::hint::black_box;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub trait Contender: Clone + Send + Sync + 'static {
 
     /// Checks a connection out; dropping it returns it.
     fn get(&self) -> impl Future<Output = Result<impl Deref<Target = u64> + Send>> + Send;
+
+    /// Checks out and returns so many times, one after the other, with nothing of ours around the pool's calls.
+    fn cycles(&self, count: u32) -> impl Future<Output = Result<()>> + Send;
 
     /// Opens every connection, so that what follows measures no opening.
     fn warm(&self, connections: usize) -> impl Future<Output = Result<()>> + Send {
@@ -64,6 +68,13 @@ impl Contender for Ours {
     async fn get(&self) -> Result<impl Deref<Target = u64> + Send> {
         Ok(self.0.get().await?)
     }
+
+    async fn cycles(&self, count: u32) -> Result<()> {
+        for _ in 0..count {
+            black_box(*self.0.get().await?);
+        }
+        Ok(())
+    }
 }
 
 /// This project's pool, with guards that own their share of it.
@@ -79,6 +90,13 @@ impl Contender for OursOwned {
 
     async fn get(&self) -> Result<impl Deref<Target = u64> + Send> {
         Ok(self.0.get_owned().await?)
+    }
+
+    async fn cycles(&self, count: u32) -> Result<()> {
+        for _ in 0..count {
+            black_box(*self.0.get_owned().await?);
+        }
+        Ok(())
     }
 }
 
@@ -121,6 +139,19 @@ impl Contender for Deadpool {
             .await
             .map_err(|error| anyhow!("deadpool: {error}"))
     }
+
+    async fn cycles(&self, count: u32) -> Result<()> {
+        for _ in 0..count {
+            black_box(
+                *self
+                    .0
+                    .get()
+                    .await
+                    .map_err(|error| anyhow!("deadpool: {error}"))?,
+            );
+        }
+        Ok(())
+    }
 }
 
 impl bb8::ManageConnection for Numbers {
@@ -160,6 +191,19 @@ impl Contender for Bb8 {
     async fn get(&self) -> Result<impl Deref<Target = u64> + Send> {
         self.0.get().await.map_err(|error| anyhow!("bb8: {error}"))
     }
+
+    async fn cycles(&self, count: u32) -> Result<()> {
+        for _ in 0..count {
+            black_box(
+                *self
+                    .0
+                    .get()
+                    .await
+                    .map_err(|error| anyhow!("bb8: {error}"))?,
+            );
+        }
+        Ok(())
+    }
 }
 
 impl r2d2::ManageConnection for Numbers {
@@ -197,5 +241,12 @@ impl Contender for R2d2 {
 
     async fn get(&self) -> Result<impl Deref<Target = u64> + Send> {
         Ok(self.0.get()?)
+    }
+
+    async fn cycles(&self, count: u32) -> Result<()> {
+        for _ in 0..count {
+            black_box(*self.0.get()?);
+        }
+        Ok(())
     }
 }

@@ -13,19 +13,10 @@ use crate::report::{Report, Rounds, Target, Verdict};
 pub const CONNECTIONS: usize = 5;
 /// What a cycle is compared with.
 pub const BARE: &str = "two compare-exchanges";
-/// Cycles in one figure.
-const CYCLES: u32 = 400_000;
-
-/// So many cycles, one after the other.
-///
-/// # Errors
-/// None that a healthy pool gives.
-pub async fn cycles<C: Contender>(pool: &C, count: u32) -> Result<()> {
-    for _ in 0..count {
-        black_box(*pool.get().await?);
-    }
-    Ok(())
-}
+/// Cycles in one figure. Few, so that most figures fit between two turns of the system's scheduler.
+const CYCLES: u32 = 10_000;
+/// Figures of each contender in a round.
+const FIGURES: usize = 25;
 
 /// The least that any lock-free cycle does: take a bit, give it back.
 #[inline(never)]
@@ -52,9 +43,14 @@ pub fn compare(rounds: usize) -> Result<Report> {
         let deadpool = Deadpool::of(CONNECTIONS).await?;
         let bb8 = Bb8::of(CONNECTIONS).await?;
         let r2d2 = R2d2::of(CONNECTIONS).await?;
+        ours.warm(CONNECTIONS).await?;
+        owned.warm(CONNECTIONS).await?;
+        deadpool.warm(CONNECTIONS).await?;
+        bb8.warm(CONNECTIONS).await?;
+        r2d2.warm(CONNECTIONS).await?;
         let word = AtomicU64::new(0);
         let mut figures = Rounds::default();
-        for _ in 0..rounds {
+        for _ in 0..rounds * FIGURES {
             let begun = Instant::now();
             exchanges(&word, CYCLES);
             figures.note(BARE, each(begun, CYCLES));
@@ -89,9 +85,8 @@ pub fn compare(rounds: usize) -> Result<Report> {
 }
 
 async fn measure<C: Contender>(pool: &C, figures: &mut Rounds) -> Result<()> {
-    pool.warm(CONNECTIONS).await?;
     let begun = Instant::now();
-    cycles(pool, CYCLES).await?;
+    pool.cycles(CYCLES).await?;
     figures.note(C::NAME, each(begun, CYCLES));
     Ok(())
 }
