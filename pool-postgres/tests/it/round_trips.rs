@@ -84,11 +84,11 @@ async fn a_commit_with_a_token_takes_one_round_trip() {
         .await
         .expect("inserted");
     let (taken, committed) = trips(&proxy, session.commit()).await;
-    let token = committed
+    let written_at = committed
         .expect("committed")
         .token
         .expect("something was written");
-    assert_eq!(token.system_identifier, 7);
+    assert_eq!(written_at.system_identifier, 7);
     assert_eq!(taken, 1);
 }
 
