@@ -41,8 +41,7 @@ pub fn compare(rounds: usize) -> Result<Report> {
             let begun = Instant::now();
             for _ in 0..COUNT {
                 let session = black_box(db.read());
-                let request =
-                    Request::new(Consistency::BoundedStaleness(Duration::from_secs(3600)));
+                let request = Request::new(Consistency::BoundedStaleness(Duration::from_hours(1)));
                 let plan = plan(&view, &request, Instant::now(), fastrand::u64(..));
                 assert!(black_box(plan).is_ok_and(|plan| plan.candidates.len() == 3));
                 drop(session);
