@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, Location};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -27,22 +27,29 @@ use crate::timekeeper::{self, Duty};
 
 type Place = &'static Location<'static>;
 
-/// Checks a connection out.
+/// How a checkout ends.
+type CheckedOut<B, H> = Result<Claim<Parts<B>, H>, GetError<<B as Backend>::Error>>;
+
+/// Checks a connection out, the slow way: after [`quick`] has not found one that is fit.
+///
+/// Boxed: its state is large, and moving it about would cost the fast way more than all else.
 ///
 /// # Cancel safety
 /// May be dropped at any point. In the queue, its turn passes to the next; a connection that was being opened
 /// for it goes on opening and serves the next caller; one that was being pinged is terminated.
-pub(crate) async fn checkout<B: Backend, H: Holder<Parts<B>>>(
-    holder: H,
+#[cold]
+pub(crate) fn slow<B: Backend, H: Holder<Parts<B>>>(
+    tried: Quick<B, H>,
     place: Place,
-) -> Result<Claim<Parts<B>, H>, GetError<B::Error>> {
-    let (holder, unsure) = match quick(holder, place) {
-        Quick::Fit(claim) => return Ok(claim),
-        Quick::Unsure(vetting) => (vetting.claim().holder().clone(), Some(vetting)),
-        Quick::Nothing(holder) => (holder, None),
-    };
-    // Boxed: the slow way's state is large, and moving it about would cost the fast way more than all else.
-    Box::pin(slowly(holder, place, unsure)).await
+) -> Pin<Box<impl Future<Output = CheckedOut<B, H>>>> {
+    Box::pin(async move {
+        let (holder, unsure) = match tried {
+            Quick::Fit(claim) => return Ok(claim),
+            Quick::Unsure(vetting) => (vetting.claim().holder().clone(), Some(vetting)),
+            Quick::Nothing(holder) => (holder, None),
+        };
+        slowly(holder, place, unsure).await
+    })
 }
 
 /// What can be told of an idle connection without waiting.

@@ -132,9 +132,12 @@ impl<B: Backend> Pool<B> {
     ) -> impl Future<Output = Result<PooledConnection<'_, B>, GetError<B::Error>>> + Send {
         let core = &*self.core;
         async move {
-            checkout::checkout(core, place)
-                .await
-                .map(PooledConnection::new)
+            match checkout::quick(core, place) {
+                Quick::Fit(claim) => Ok(PooledConnection::new(claim)),
+                tried => checkout::slow(tried, place)
+                    .await
+                    .map(PooledConnection::new),
+            }
         }
     }
 
@@ -158,9 +161,12 @@ impl<B: Backend> Pool<B> {
     {
         let core = Arc::clone(&self.core);
         async move {
-            checkout::checkout(core, place)
-                .await
-                .map(OwnedPooledConnection::new)
+            match checkout::quick(core, place) {
+                Quick::Fit(claim) => Ok(OwnedPooledConnection::new(claim)),
+                tried => checkout::slow(tried, place)
+                    .await
+                    .map(OwnedPooledConnection::new),
+            }
         }
     }
 

@@ -22,6 +22,9 @@ use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 pub(super) struct Slot<P: Parts> {
     pub(super) value: UnsafeCell<Option<P::Value>>,
     pub(super) facts: P::Facts,
+    /// The page that it is part of, and its bit there: kept here, so that a seat is one pointer.
+    page: NonNull<Page<P>>,
+    bit: Bit,
 }
 
 /// One word and the slots that its bits stand for.
@@ -36,11 +39,7 @@ pub(super) struct Page<P: Parts> {
 ///
 /// Losing one leaks its slot for good, so whatever holds one gives it back in its destructor.
 #[must_use = "a seat that is dropped leaks its slot"]
-pub(super) struct Seat<P: Parts> {
-    page: NonNull<Page<P>>,
-    slot: NonNull<Slot<P>>,
-    bit: Bit,
-}
+pub(super) struct Seat<P: Parts>(NonNull<Slot<P>>);
 
 // SAFETY: a seat gives access to its slot's value, which is `Send`, to one owner at a time; the page and
 // the facts are `Sync`.
@@ -55,28 +54,24 @@ impl<P: Parts> Seat<P> {
     /// belongs to a core that outlives the seat.
     #[inline]
     pub(super) unsafe fn new(page: &Page<P>, bit: Bit) -> Self {
-        Self {
-            page: NonNull::from(page),
-            slot: NonNull::from(&page.slots[bit.index()]),
-            bit,
-        }
+        Self(NonNull::from(&page.slots[bit.index()]))
     }
 
     #[inline]
     pub(super) fn page(&self) -> &Page<P> {
-        // SAFETY: pages live as long as their core, which outlives the seat (`new`).
-        unsafe { self.page.as_ref() }
+        // SAFETY: a slot is part of its page, and pages live as long as their core, which outlives the seat.
+        unsafe { self.slot().page.as_ref() }
     }
 
     #[inline]
     pub(super) fn slot(&self) -> &Slot<P> {
-        // SAFETY: slots live as long as their page, as above.
-        unsafe { self.slot.as_ref() }
+        // SAFETY: slots live as long as their core, which outlives the seat (`new`).
+        unsafe { self.0.as_ref() }
     }
 
     #[inline]
     pub(super) fn bit(&self) -> Bit {
-        self.bit
+        self.slot().bit
     }
 
     #[inline]
@@ -146,18 +141,24 @@ impl<P: Parts> Pages<P> {
         if index == self.all.len() || slots == 0 {
             return None;
         }
-        let page = Box::new(Page {
+        let slot = |index| Slot {
+            value: UnsafeCell::new(None),
+            facts: P::Facts::default(),
+            page: NonNull::dangling(), // Until the page has its place, below.
+            bit: Bit::new(index),
+        };
+        let page = NonNull::from(Box::leak(Box::new(Page {
             word: CachePadded::new(AtomicU64::new(word.0)),
             index,
-            slots: (0..slots)
-                .map(|_| Slot {
-                    value: UnsafeCell::new(None),
-                    facts: P::Facts::default(),
-                })
-                .collect(),
-        });
+            slots: (0..slots).map(slot).collect(),
+        })));
+        // SAFETY: just leaked, and not published yet: nobody else knows it.
+        let slots = unsafe { &mut (*page.as_ptr()).slots };
+        for slot in slots {
+            slot.page = page;
+        }
         // Ordering: Relaxed; the count below carries it over.
-        self.all[index].store(Box::into_raw(page), Ordering::Relaxed);
+        self.all[index].store(page.as_ptr(), Ordering::Relaxed);
         // Ordering: Release hands the page to `published`.
         self.published.store(index + 1, Ordering::Release);
         Some(self.get(index))
@@ -174,7 +175,7 @@ impl<P: Parts> Drop for Pages<P> {
         for index in 0..self.published() {
             // Ordering: Relaxed; we have `&mut self`.
             let page = self.all[index].load(Ordering::Relaxed);
-            // SAFETY: made by `Box::into_raw` in `publish`, once, and no seat outlives the core.
+            // SAFETY: leaked out of a box in `publish`, once, and no seat outlives the core.
             drop(unsafe { Box::from_raw(page) });
         }
     }
