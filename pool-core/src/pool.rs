@@ -16,7 +16,7 @@ use crate::error::GetError;
 use crate::guard::{OwnedPooledConnection, PooledConnection};
 use crate::put_back;
 use crate::raw::claim::Holder;
-use crate::raw::core::Limits;
+use crate::raw::rare::Limits;
 use crate::shared::{Core, Parts, Refusal, Shared};
 use crate::status::{CloseReport, Status};
 

@@ -49,7 +49,6 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
             "publish",
             "--dry-run",
             "--allow-dirty",
-            "--no-verify",
             "-p",
             "pool-core",
         ]))
@@ -77,25 +76,49 @@ pub(crate) fn bench() -> anyhow::Result<()> {
     steps::run(cargo(&["bench", "-p", "benches"]))
 }
 
-/// Feeds the URL parser with what a fuzzer comes up with, where there is one.
+/// Feeds the URL parser with what a fuzzer comes up with, where there is a nightly toolchain.
 fn fuzz() -> anyhow::Result<()> {
-    let there = |mut command: Command| {
+    let there = |arguments: &[&str]| {
+        let mut command = plain_cargo(arguments);
         let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
         quiet.status().is_ok_and(|status| status.success())
     };
-    let mut nightly = Command::new("cargo");
-    nightly.args(["+nightly", "--version"]);
-    let mut fuzzer = Command::new("cargo");
-    fuzzer.args(["fuzz", "--version"]);
-    if !there(nightly) || !there(fuzzer) {
-        println!("skipped: it needs a nightly toolchain and cargo-fuzz (cargo install cargo-fuzz)");
+    if !there(&["+nightly", "--version"]) {
+        println!("skipped: fuzzing needs a nightly toolchain, and there is none");
         return Ok(());
     }
-    let mut fuzz = Command::new("cargo");
-    fuzz.args(["+nightly", "fuzz", "run", "engine_url", "--"])
-        .arg(format!("-max_total_time={FUZZ_SECONDS}"))
+    if !there(&["fuzz", "--version"]) {
+        println!("Installing cargo-fuzz.");
+        if steps::run(plain_cargo(&[
+            "install",
+            "--quiet",
+            "--locked",
+            "cargo-fuzz",
+        ]))
+        .is_err()
+        {
+            println!("skipped: cargo-fuzz could not be installed");
+            return Ok(());
+        }
+    }
+    let seconds = format!("-max_total_time={FUZZ_SECONDS}");
+    steps::run(plain_cargo(&[
+        "+nightly",
+        "fuzz",
+        "run",
+        "engine_url",
+        "--",
+        &seconds,
+    ]))
+}
+
+/// The cargo that chooses its toolchain by itself.
+fn plain_cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .args(arguments)
         .current_dir(root())
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO");
-    steps::run(fuzz)
+    command
 }

@@ -17,7 +17,8 @@ use std::task::{Context, Poll, Waker};
 
 use crate::raw::Parts;
 use crate::raw::claim::{Claim, Closing, Holder, Opening};
-use crate::raw::core::{Core, Counts, Limits};
+use crate::raw::core::Core;
+use crate::raw::rare::{Counts, Limits};
 use crate::raw::wait::{Ask, NEVER, Turn, Wait};
 use crate::sync::Arc;
 

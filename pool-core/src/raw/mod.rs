@@ -8,6 +8,7 @@
 //! - [`slot`]: slots, the pages that hold them, and the token that owns one ([`slot::Seat`]).
 //! - [`idle`]: the lock-free part, claiming an idle slot and giving it back.
 //! - [`wait`]: the wait queue, and the future that stands in it.
+//! - [`rare`]: what the mutex guards.
 //! - [`core`](self::core): every transition that takes the mutex; the only place where room is freed.
 //! - [`claim`]: what the safe code above sees of an owned slot.
 //!
@@ -20,6 +21,7 @@
 pub(crate) mod claim;
 pub(crate) mod core;
 pub(crate) mod idle;
+pub(crate) mod rare;
 pub(crate) mod slot;
 pub(crate) mod wait;
 pub(crate) mod word;
