@@ -72,9 +72,10 @@ const SWITCH: [(&str, bool); 6] = [
 pub(super) fn set(options: &mut EngineOptions, key: &str, value: &str) -> Result<(), Error> {
     let text = || Some(value.to_owned());
     match key {
-        "user" => options.user = text(),
+        // Empty means that it is not given, as with libpq.
+        "user" => options.user = text().filter(|user| !user.is_empty()),
         "password" => options.password = Some(Secret(value.to_owned())),
-        "dbname" => options.dbname = text(),
+        "dbname" => options.dbname = text().filter(|dbname| !dbname.is_empty()),
         "sslmode" => options.sslmode = Some(one_of(key, value, &SSL_MODES)?),
         "sslrootcert" if value == "system" => options.sslrootcert = Some(RootCertificates::System),
         "sslrootcert" => options.sslrootcert = Some(RootCertificates::File(value.into())),

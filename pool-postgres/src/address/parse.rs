@@ -10,6 +10,11 @@ use crate::error::Error;
 
 pub(super) fn options(text: &str) -> Result<EngineOptions, Error> {
     let text = text.trim();
+    if text.contains('\0') {
+        return Err(refused(
+            "the address holds a NUL, which PostgreSQL can't take",
+        ));
+    }
     match text.split_once("://") {
         Some((scheme, rest)) if !scheme.contains(['=', ' ']) => {
             check_scheme(scheme)?;
@@ -196,7 +201,7 @@ fn join(places: Vec<HostPort>, hosts: &[String], ports: &[String]) -> Result<Vec
             .collect::<Result<_, _>>()?;
     }
     if ports.is_empty() {
-        return Ok(joined);
+        return Ok(named(joined));
     }
     if joined.is_empty() {
         joined.push(HostPort {
@@ -217,7 +222,15 @@ fn join(places: Vec<HostPort>, hosts: &[String], ports: &[String]) -> Result<Vec
             place.port = Some(port(text)?);
         }
     }
-    Ok(joined)
+    Ok(named(joined))
+}
+
+/// One place of which nothing is said is none given.
+fn named(mut places: Vec<HostPort>) -> Vec<HostPort> {
+    if matches!(&places[..], [only] if only.host.is_empty() && only.port.is_none()) {
+        places.clear();
+    }
+    places
 }
 
 /// Undoes percent-encoding; `what` names the part, which is not shown.

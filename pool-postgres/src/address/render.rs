@@ -1,6 +1,7 @@
 //! Writing options as a URL that [`parse`](super::parse) reads back to the same options.
 
 use std::fmt::Write;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::keys::{CHANNEL_BINDINGS, SESSION_ATTRS, SSL_MODES};
@@ -24,7 +25,7 @@ pub(super) fn url(options: &EngineOptions, with_password: bool) -> String {
         if index > 0 {
             url.push(',');
         }
-        if place.host.contains(':') {
+        if place.host.parse::<Ipv6Addr>().is_ok() {
             let _ = write!(url, "[{}]", place.host);
         } else {
             url.push_str(&encode(&place.host));

@@ -34,6 +34,10 @@ fn what_is_rendered_reads_back_to_the_same_options() {
         "postgresql://u@h/db?connect_timeout=2.5&application_name=my%20app&options=-c%20x%3D1",
         "postgresql://u@h/db?keepalives=0&keepalives_idle=7&keepalives_interval=3&keepalives_count=9&tcp_user_timeout=250",
         "postgresql://u@h/db?pool_size=7&max_overflow=-1&pool_timeout=0.5&pool_recycle=60&pool_pre_ping=true",
+        "user= dbname= host= port=",
+        "postgresql://[]/db",
+        "postgresql:///db?host=/a:b",
+        "postgresql://[fe80::1%25eth0]/db",
         "host=h user=u password='it''s' dbname=db",
         r"host=h1,h2 port=1,2 user=u password='a \' b\\c' sslrootcert=system",
     ] {
@@ -134,6 +138,7 @@ fn mistakes_are_named_with_the_remedy() {
             &["2 hosts", "3 ports"],
         ),
         ("postgresql://u@h/d%00b", &["%00"]),
+        ("postgresql://u@h/d\0b", &["NUL"]),
         ("host", &["key=value"]),
     ] {
         let message = refusal(text);
