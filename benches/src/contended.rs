@@ -46,18 +46,11 @@ pub fn plenty(rounds: usize) -> Result<Report> {
         anyhow::Ok(figures)
     })?;
     let mine = figures.median(Ours::NAME);
-    let verdicts = vec![
-        Verdict::new(
-            "ours / deadpool",
-            mine / figures.median(Deadpool::NAME),
-            Target::AtLeast(12.0),
-        ),
-        Verdict::new(
-            "ours / bb8",
-            mine / figures.median(Bb8::NAME),
-            Target::AtLeast(12.0),
-        ),
-    ];
+    let verdicts = vec![Verdict::new(
+        "ours / deadpool",
+        mine / figures.median(Deadpool::NAME),
+        Target::AtLeast(12.0),
+    )];
     Ok(Report {
         workload: "64 tasks, 2 threads, 64 connections",
         unit: "thousand cycles a second",
