@@ -117,6 +117,7 @@ impl<B: Backend> Pool<B> {
     /// # Cancel safety
     /// May be dropped at any point. In the queue, its turn passes to the next waiter; a connection being
     /// opened for it goes on opening and serves the next caller; one being pinged is closed.
+    #[inline]
     #[track_caller]
     pub fn get(
         &self,
@@ -126,6 +127,7 @@ impl<B: Backend> Pool<B> {
 
     /// As [`get`](Self::get), on behalf of the code at `place`: for layers above that captured their own
     /// caller.
+    #[inline]
     pub fn get_at(
         &self,
         place: &'static Location<'static>,
@@ -145,6 +147,7 @@ impl<B: Backend> Pool<B> {
     ///
     /// # Cancel safety
     /// As [`get`](Self::get).
+    #[inline]
     #[track_caller]
     pub fn get_owned(
         &self,
@@ -154,6 +157,7 @@ impl<B: Backend> Pool<B> {
     }
 
     /// As [`get_owned`](Self::get_owned), on behalf of the code at `place`.
+    #[inline]
     pub fn get_owned_at(
         &self,
         place: &'static Location<'static>,
@@ -173,12 +177,14 @@ impl<B: Backend> Pool<B> {
     /// Takes an idle connection, if there is one that needs neither a ping nor replacing.
     ///
     /// Never waits and never does I/O. `None` says nothing about room: [`get`](Self::get) may open one.
+    #[inline]
     #[track_caller]
     pub fn try_get(&self) -> Option<PooledConnection<'_, B>> {
         Self::try_claim(&&*self.core, Location::caller()).map(PooledConnection::new)
     }
 
     /// As [`try_get`](Self::try_get), with a guard that borrows nothing.
+    #[inline]
     #[track_caller]
     pub fn try_get_owned(&self) -> Option<OwnedPooledConnection<B>> {
         Self::try_claim(&self.core, Location::caller()).map(OwnedPooledConnection::new)
