@@ -221,7 +221,13 @@ async fn a_commit_on_a_connection_known_to_be_dead_was_certainly_not_applied() {
 
 #[tokio::test]
 async fn a_commit_whose_wait_for_a_standby_was_given_up_is_local_only() {
-    let cluster = testbed::cluster().start().await.expect("a cluster");
+    // Only whoever asks for it waits for the standby, which is nowhere.
+    let cluster = testbed::cluster()
+        .setting("synchronous_standby_names", "nobody")
+        .setting("synchronous_commit", "local")
+        .start()
+        .await
+        .expect("a cluster");
     let node = cluster.primary();
     node.sql("CREATE TABLE t (n bigint); GRANT ALL ON t TO PUBLIC")
         .await
@@ -237,10 +243,10 @@ async fn a_commit_whose_wait_for_a_standby_was_given_up_is_local_only() {
         .await
         .expect("inserted");
     let committer = crate::support::pid(&mut session).await;
-    node.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    session
+        .execute("SET LOCAL synchronous_commit TO on", &[])
         .await
         .expect("set");
-    node.sql("SELECT pg_reload_conf()").await.expect("reloaded");
     let watcher = builder(&node.superuser_url()).build().expect("settings");
     let give_up = async {
         let waits =
