@@ -289,6 +289,11 @@ fn prefer_the_less_loaded(view: &View, candidates: &mut [Candidate], chance: u64
     let draw = |half: u64, range: usize| usize::try_from((half * range as u64) >> 32).unwrap_or(0);
     candidates.swap(0, draw(chance & 0xFFFF_FFFF, count));
     candidates.swap(1, 1 + draw(chance >> 32, count - 1));
+    // Now and then the first drawn is taken as it is: a node that was slow once, or was never asked, would
+    // otherwise keep its bad name for ever, for only answers make it better.
+    if (chance >> 60) == 0 {
+        return;
+    }
     let score = |candidate: &Candidate| view.nodes[candidate.node].load.score();
     if score(&candidates[1]) < score(&candidates[0]) {
         candidates.swap(0, 1);
