@@ -29,12 +29,16 @@ mod backend;
 mod checkout;
 #[cfg(not(pool_loom))]
 mod clock;
+#[cfg(all(not(pool_loom), any(feature = "bb8", feature = "r2d2")))]
+pub mod compat;
 #[cfg(not(pool_loom))]
 mod config;
 #[cfg(not(pool_loom))]
 mod entry;
 #[cfg(not(pool_loom))]
 mod error;
+#[cfg(not(pool_loom))]
+mod fn_backend;
 #[cfg(not(pool_loom))]
 mod guard;
 #[cfg(not(pool_loom))]
@@ -62,6 +66,7 @@ mod public {
     pub use crate::backend::{Backend, Failure, Health, When};
     pub use crate::config::{Builder, MAX_CONNECTIONS, PrePing, TimeSource};
     pub use crate::error::{BuildError, ConnectError, GetError, TimedOut};
+    pub use crate::fn_backend::FnBackend;
     pub use crate::guard::{OwnedPooledConnection, PooledConnection};
     pub use crate::pool::Pool;
     pub use crate::status::{CloseReport, Holder, Status};
