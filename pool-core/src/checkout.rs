@@ -12,8 +12,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::runtime::Handle;
-use tokio::time::timeout;
 
 use crate::backend::{Backend, Failure, Health, When};
 use crate::clock;
@@ -22,6 +20,7 @@ use crate::open;
 use crate::put_back::{Vetting, close, suspect};
 use crate::raw::claim::{Claim, Holder};
 use crate::raw::wait::{Ask, NEVER, Turn, Wait};
+use crate::rt::{Handle, timeout};
 use crate::shared::{Core, Parts, Refusal, Shared};
 use crate::timekeeper::{self, Duty};
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::config::TimeSource;
+use crate::rt;
 
 /// How far the coarse clock may lag behind, about.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -41,20 +42,23 @@ pub(crate) fn micros(span: Duration) -> u64 {
 /// The time by tokio's clock.
 pub(crate) fn exact() -> u64 {
     micros(
-        tokio::time::Instant::now()
+        rt::Instant::now()
             .into_std()
             .saturating_duration_since(origin()),
     )
 }
 
 /// The point in time for tokio's timers.
-pub(crate) fn to_instant(at: u64) -> tokio::time::Instant {
-    tokio::time::Instant::from_std(origin() + Duration::from_micros(at))
+pub(crate) fn to_instant(at: u64) -> rt::Instant {
+    rt::Instant::from_std(origin() + Duration::from_micros(at))
 }
 
 /// The time by the coarse clock, at most about [`PERIOD`] late.
 #[inline]
 pub(crate) fn coarse() -> u64 {
+    if cfg!(pool_shuttle) {
+        return exact(); // No thread of the real world moves a schedule's time on.
+    }
     // Ordering: Relaxed; a number on its own.
     match TICK.load(Ordering::Relaxed) {
         0 => start(),

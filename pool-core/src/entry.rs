@@ -1,9 +1,10 @@
 //! What a slot holds, and what is known about it.
 
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::atomic::AtomicCell;
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// The generation of a connection that is closed when it comes back, whatever its age.
 pub(crate) const OUTCAST: u64 = u64::MAX;

@@ -52,11 +52,16 @@ mod pool;
 #[cfg(not(pool_loom))]
 mod put_back;
 #[cfg(not(pool_loom))]
+mod rt;
+#[cfg(not(pool_loom))]
 mod shared;
 #[cfg(not(pool_loom))]
 mod status;
 #[cfg(not(pool_loom))]
 mod timekeeper;
+#[cfg(pool_shuttle)]
+#[cfg_attr(not(test), allow(dead_code, reason = "the schedules move it"))]
+mod virtual_time;
 
 #[cfg(not(pool_loom))]
 pub use public::*;

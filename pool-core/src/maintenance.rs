@@ -6,10 +6,11 @@
 //! bounded in time. Where no runtime is at hand, and where the worker's runtime ends under it, the connections
 //! are terminated on the spot: no slot depends on a task that may never run.
 
+use crate::rt::{Handle, Id, Notify, timeout};
+use crate::sync::{AtomicBool, Ordering};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
@@ -17,9 +18,6 @@ use crossbeam_utils::atomic::AtomicCell;
 use futures::future::{Either, select};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio::runtime::{Handle, Id};
-use tokio::sync::Notify;
-use tokio::time::timeout;
 
 use crate::backend::Backend;
 use crate::entry::Entry;

@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{Either, select};
-use tokio::runtime::{Handle, Id};
-use tokio::time::{sleep, timeout};
 
 use crate::backend::{Backend, Failure};
 use crate::clock;
@@ -23,6 +21,7 @@ use crate::maintenance;
 use crate::outage::Verdict;
 use crate::put_back;
 use crate::raw::claim;
+use crate::rt::{Handle, Id, sleep, timeout};
 use crate::shared::{Core, Parts, Refusal};
 
 type Opening<B> = claim::Opening<Parts<B>, Arc<Core<B>>>;

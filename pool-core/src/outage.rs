@@ -4,13 +4,11 @@
 //! at once; from the second on attempts pause; from `down_after` on the pool is *down*: everybody gets the
 //! cause at once, and one opener probes until it succeeds.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::backend::Failure;
 use crate::error::ConnectError;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// The failures in a row, and the last cause.
 pub(crate) struct Outage<E> {

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use crate::backend::Backend;
 use crate::checkout::{self, Quick};
 use crate::config::{Builder, Config};
@@ -17,6 +15,7 @@ use crate::guard::{OwnedPooledConnection, PooledConnection};
 use crate::put_back;
 use crate::raw::claim::Holder;
 use crate::raw::rare::Limits;
+use crate::rt::timeout;
 use crate::shared::{Core, Parts, Refusal, Shared};
 use crate::status::{CloseReport, Status};
 

@@ -1,14 +1,11 @@
 //! What all handles, guards and tasks of one pool share, and how its parts find each other.
 
+use crate::rt::{Handle, Id, Notify};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-
-use parking_lot::Mutex;
-use tokio::runtime::{Handle, Id};
-use tokio::sync::Notify;
 
 use crate::backend::Backend;
 use crate::clock;

@@ -1,42 +1,27 @@
 //! The one door to atomics, cells, locks and shared ownership for `raw/`.
 //!
-//! Under `--cfg pool_loom` it hands out the model checker's versions, so that the models run the code that
-//! ships: nothing else differs between the two builds but this file and the constants it shrinks.
+//! Under `--cfg pool_loom` it hands out the model checker's versions, and under `--cfg pool_shuttle` those at
+//! which random schedules may switch, so that both run the code that ships: nothing else in `raw/` differs
+//! between the builds but this file and the constants it shrinks.
 
+#[cfg(not(pool_loom))]
+pub(crate) use cell::UnsafeCell;
 #[cfg(pool_loom)]
 pub(crate) use checked::*;
-#[cfg(not(pool_loom))]
+#[cfg(not(any(pool_loom, pool_shuttle)))]
 pub(crate) use plain::*;
+#[cfg(pool_shuttle)]
+pub(crate) use random::*;
 
-#[cfg(not(pool_loom))]
+#[cfg(not(any(pool_loom, pool_shuttle)))]
 mod plain {
     pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
     /// How many slots share one word.
     pub(crate) const SLOTS_PER_WORD: usize = 62;
-
-    /// A cell whose content is reached through a closure, as the model checker's is.
-    #[derive(Debug)]
-    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
-
-    impl<T> UnsafeCell<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(std::cell::UnsafeCell::new(value))
-        }
-
-        #[inline]
-        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
-            f(self.0.get())
-        }
-
-        #[inline]
-        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
-            f(self.0.get())
-        }
-    }
 
     std::thread_local! {
         /// Where in [0, 2^32) this thread's first choice of word lies.
@@ -60,10 +45,52 @@ mod plain {
     }
 }
 
+#[cfg(not(pool_loom))]
+mod cell {
+    /// A cell whose content is reached through a closure, as the model checker's is.
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        #[inline]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+#[cfg(pool_shuttle)]
+mod random {
+    pub(crate) use std::sync::Arc;
+
+    pub(crate) use shuttle::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
+    pub(crate) use shuttle_parking_lot::{Mutex, MutexGuard};
+
+    /// Shrunk, so that a few slots already need several words.
+    pub(crate) const SLOTS_PER_WORD: usize = 2;
+
+    /// Any word, by the schedule's dice.
+    pub(crate) fn home(words: usize) -> usize {
+        use shuttle::rand::Rng as _;
+        shuttle::rand::thread_rng().gen_range(0..words.max(1))
+    }
+}
+
 #[cfg(pool_loom)]
 mod checked {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::sync::{Arc, MutexGuard};
 
     /// Shrunk, so that two slots already need two words.

@@ -12,11 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use tokio::runtime::{Handle, Id};
-use tokio::time::sleep_until;
 
 use crate::backend::Backend;
 use crate::clock;
+use crate::rt::{Handle, Id, sleep_until};
 use crate::shared::Core;
 
 /// How often to look at waiters whose time is over while a connection is being opened for them.
