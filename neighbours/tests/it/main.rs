@@ -1,0 +1,6 @@
+//! Managers written for other pools, unchanged, under this one. Nothing here sleeps.
+
+mod adapters;
+mod bb8_redis;
+mod r2d2_sqlite;
+mod sqlite_file;
