@@ -3,6 +3,7 @@
 mod cancel;
 mod closing;
 mod counters;
+mod fn_backend;
 mod guarantees;
 mod large;
 mod lifetime;
