@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done to this project, each with its own set-up.
 
 mod licences;
+mod mutate;
 mod setup;
 mod steps;
 mod test;
@@ -27,6 +28,8 @@ enum Command {
     Test,
     /// Run the models of the pool's protocol alone.
     Models,
+    /// Break a copy of the pool in each known way, and see that a model notices.
+    Mutate(mutate::Args),
     /// Find or unpack the PostgreSQL that tests and the tour run.
     Setup {
         /// Install it with the system's package manager instead.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         }
         Command::Test => test::run(),
         Command::Models => test::models(),
+        Command::Mutate(args) => mutate::run(&args),
         Command::Setup { system } => setup::run(system),
         Command::Bench => setup::postgres(None).and_then(|()| test::bench()),
     };

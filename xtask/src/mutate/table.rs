@@ -1,0 +1,64 @@
+//! The table of mutations in `docs/guarantees.md`: what each breaks, and what goes red then.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+use super::patch::Patch;
+use crate::steps::root;
+
+const BEGIN: &str = "<!-- mutations: written by `cargo xtask mutate --write` -->";
+const END: &str = "<!-- end of mutations -->";
+
+/// What goes red, by mutation.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Table(pub(crate) BTreeMap<String, Vec<String>>);
+
+fn page() -> PathBuf {
+    root().join("docs/guarantees.md")
+}
+
+impl Table {
+    /// The table as it stands on the page.
+    pub(crate) fn read() -> anyhow::Result<Self> {
+        let text = fs::read_to_string(page())?;
+        let (_, table, _) = split(&text)?;
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
+        let red = rows.map(|row| {
+            let mut quoted = row.split('`').skip(1).step_by(2).map(str::to_owned);
+            (quoted.next().unwrap_or_default(), quoted.collect())
+        });
+        Ok(Self(red.collect()))
+    }
+
+    /// Writes the table onto the page.
+    pub(crate) fn write(&self, patches: &[Patch]) -> anyhow::Result<()> {
+        let text = fs::read_to_string(page())?;
+        let (before, _, after) = split(&text)?;
+        let mut table =
+            String::from("\n| mutation | what it breaks | what goes red |\n|---|---|---|\n");
+        for patch in patches {
+            let none = Vec::new();
+            let red = self.0.get(&patch.name).unwrap_or(&none);
+            let quoted: Vec<_> = red.iter().map(|name| format!("`{name}`")).collect();
+            let (name, breaks, red) = (&patch.name, &patch.breaks, quoted.join(", "));
+            writeln!(table, "| `{name}` | {breaks} | {red} |")?;
+        }
+        fs::write(page(), format!("{before}{BEGIN}\n{table}\n{END}{after}"))?;
+        Ok(())
+    }
+}
+
+/// The page before, between and after the marks.
+fn split(text: &str) -> anyhow::Result<(&str, &str, &str)> {
+    let (before, rest) = text
+        .split_once(BEGIN)
+        .with_context(|| format!("docs/guarantees.md has no line {BEGIN}"))?;
+    let Some((table, after)) = rest.split_once(END) else {
+        bail!("docs/guarantees.md has no line {END}");
+    };
+    Ok((before, table, after))
+}
