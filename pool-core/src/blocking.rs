@@ -12,7 +12,9 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -191,10 +193,7 @@ impl<B: Backend> BlockingPool<B> {
         &self,
         options: GetOptions,
     ) -> Result<PooledConnection<'_, B>, GetError<B::Error>> {
-        match self.pool().try_get() {
-            Some(conn) => Ok(conn),
-            None => self.block_on(self.pool().get_with(options)),
-        }
+        self.checked_out(self.pool().get_with(options))
     }
 
     /// As [`get`](Self::get), with a guard that borrows nothing: it may go to another thread, and outlive
@@ -232,9 +231,22 @@ impl<B: Backend> BlockingPool<B> {
         &self,
         options: GetOptions,
     ) -> Result<OwnedPooledConnection<B>, GetError<B::Error>> {
-        match self.pool().try_get_owned() {
-            Some(conn) => Ok(conn),
-            None => self.block_on(self.pool().get_owned_with(options)),
+        self.checked_out(self.pool().get_owned_with(options))
+    }
+
+    /// Polls a checkout once, and blocks only if it has to wait.
+    #[track_caller]
+    fn checked_out<F: Future>(&self, checkout: F) -> F::Output {
+        let mut checkout = pin!(checkout);
+        let polled = {
+            let _inside = self.inner.runtime.enter();
+            // Nobody is told by this waker; the next poll, which follows at once, brings a real one.
+            let mut cx = Context::from_waker(Waker::noop());
+            checkout.as_mut().poll(&mut cx)
+        };
+        match polled {
+            Poll::Ready(checked_out) => checked_out,
+            Poll::Pending => self.inner.runtime.block_on(checkout),
         }
     }
 
