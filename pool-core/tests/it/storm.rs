@@ -8,8 +8,12 @@ use pool_core::{Backend, Failure, GetError, Health, Pool, PooledConnection, PreP
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 
-/// Aborted in one test.
-const TASKS: usize = 20_000;
+/// How many are aborted in one test: `POOL_STORM_TASKS`, where that is set.
+fn tasks() -> usize {
+    let told = std::env::var("POOL_STORM_TASKS").ok();
+    told.and_then(|tasks| tasks.parse().ok()).unwrap_or(20_000)
+}
+
 /// At a time.
 const WAVE: usize = 200;
 
@@ -240,7 +244,7 @@ async fn assert_whole(pool: &Pool<Storm>, counts: &Counts) {
 
 async fn abort_storm(size: usize, overflow: usize) {
     let (pool, counts) = stormy_pool(size, overflow);
-    for _ in 0..TASKS / WAVE {
+    for _ in 0..tasks() / WAVE {
         wave(&pool).await;
     }
     assert_whole(&pool, &counts).await;
