@@ -16,15 +16,26 @@ use futures::FutureExt;
 use crate::backend::{Backend, Failure, Health, When};
 use crate::clock;
 use crate::error::{GetError, TimedOut};
+use crate::events::EventKind;
+use crate::hooks::OnCheckout;
 use crate::open;
-use crate::put_back::{Vetting, close, suspect};
+use crate::options::{GetOptions, Patience};
+use crate::put_back::{Vetting, close, suspect, terminate};
 use crate::raw::claim::{Claim, Holder};
 use crate::raw::wait::{Ask, NEVER, Turn, Wait};
 use crate::rt::{Handle, timeout};
 use crate::shared::{Core, Parts, Refusal, Shared};
+use crate::stats::CloseReason;
+use crate::tally::Timed;
 use crate::timekeeper::{self, Duty};
 
 type Place = &'static Location<'static>;
+
+/// How many connections a hook may send away before its caller is told.
+const TRIES: u32 = 3;
+
+/// From when on a connection counts as no longer fresh: before, it needs no ping.
+const FRESH: u64 = 1_000_000;
 
 /// How a checkout ends.
 type CheckedOut<B, H> = Result<Claim<Parts<B>, H>, GetError<<B as Backend>::Error>>;
@@ -39,23 +50,31 @@ type CheckedOut<B, H> = Result<Claim<Parts<B>, H>, GetError<<B as Backend>::Erro
 #[cold]
 pub(crate) fn slow<B: Backend, H: Holder<Parts<B>>>(
     tried: Quick<B, H>,
-    place: Place,
+    options: GetOptions,
 ) -> Pin<Box<impl Future<Output = CheckedOut<B, H>>>> {
     Box::pin(async move {
         let (holder, unsure) = match tried {
             Quick::Fit(claim) => return Ok(claim),
-            Quick::Unsure(vetting) => (vetting.claim().holder().clone(), Some(vetting)),
+            Quick::Unsure(vetting, health) => {
+                (vetting.claim().holder().clone(), Some((vetting, health)))
+            }
             Quick::Nothing(holder) => (holder, None),
         };
-        slowly(holder, place, unsure).await
+        let mut waiting = Waiting {
+            shared: &holder.core().outside,
+            since: None,
+        };
+        let result = slowly(&holder, options, unsure, &mut waiting).await;
+        waiting.ended(&result);
+        result
     })
 }
 
 /// What can be told of an idle connection without waiting.
 pub(crate) enum Quick<B: Backend, H: Holder<Parts<B>>> {
     Fit(Claim<Parts<B>, H>),
-    /// It must be looked at more closely.
-    Unsure(Vetting<B, H>),
+    /// It must be looked at more closely; what the backend said of it, where it was asked.
+    Unsure(Vetting<B, H>, Option<Health>),
     /// Nothing is idle.
     Nothing(H),
 }
@@ -68,60 +87,112 @@ pub(crate) fn quick<B: Backend, H: Holder<Parts<B>>>(holder: H, place: Place) ->
         Err(holder) => return Quick::Nothing(holder),
     };
     let mut vetting = Vetting::new(claim);
-    let (entry, shared) = vetting.split();
+    let (entry, facts, shared) = vetting.split();
     let now = shared.now();
-    if entry.is_plain(shared.generation(), now)
-        && shared.backend.check(&mut entry.conn, When::Checkout) == Health::Good
+    if entry.generation != shared.epoch()
+        || now >= facts.proven().saturating_add(shared.ping_after)
+        || now > facts.expires()
     {
-        vetting.claim().facts().note(place, now);
-        return Quick::Fit(vetting.release());
+        return Quick::Unsure(vetting, None);
     }
-    Quick::Unsure(vetting)
+    let health = shared.backend.check(&mut entry.conn, When::Checkout);
+    if health != Health::Good {
+        return Quick::Unsure(vetting, Some(health));
+    }
+    if facts.note(place, now) {
+        entry.timed = clock::exact();
+    }
+    Quick::Fit(vetting.release())
+}
+
+/// Times how long a caller waits, also one that leaves.
+struct Waiting<'a, B: Backend> {
+    shared: &'a Shared<B>,
+    /// Since when it has stood in the queue; `None` before and after.
+    since: Option<u64>,
+}
+
+impl<B: Backend> Waiting<'_, B> {
+    fn waited(&self) -> u64 {
+        let since = self.since.unwrap_or_else(clock::exact);
+        clock::exact().saturating_sub(since)
+    }
+
+    fn ended<T>(&mut self, result: &Result<T, GetError<B::Error>>) {
+        let waited = self.waited();
+        if self.since.take().is_none() {
+            return; // It never waited.
+        }
+        let tally = &self.shared.tally;
+        tally.record(Timed::Wait, waited);
+        match result {
+            Ok(_) => tally.served_late.raise(),
+            Err(GetError::TimedOut(_) | GetError::Suspended { .. }) => {
+                tally.timeouts.raise();
+                self.shared.tell(|| EventKind::TimedOut {
+                    waited: Duration::from_micros(waited),
+                });
+            }
+            Err(GetError::QueueFull { .. }) => tally.queue_full.raise(),
+            Err(_) => {}
+        }
+    }
+}
+
+impl<B: Backend> Drop for Waiting<'_, B> {
+    fn drop(&mut self) {
+        if self.since.is_some() {
+            self.shared.tally.record(Timed::Wait, self.waited());
+            self.shared.tally.gave_up.raise();
+        }
+    }
 }
 
 async fn slowly<B: Backend, H: Holder<Parts<B>>>(
-    holder: H,
-    place: Place,
-    mut candidate: Option<Vetting<B, H>>,
-) -> Result<Claim<Parts<B>, H>, GetError<B::Error>> {
-    let shared = &holder.core().outside;
+    holder: &H,
+    options: GetOptions,
+    mut candidate: Option<(Vetting<B, H>, Option<Health>)>,
+    waiting: &mut Waiting<'_, B>,
+) -> CheckedOut<B, H> {
+    let shared = waiting.shared;
     let started = clock::exact();
-    let mut ask = match shared.config.pool_timeout {
-        None => Ask {
-            deadline: NEVER,
-            first: false,
-            only_with_room: false,
-            mark: place,
-        },
-        Some(Duration::ZERO) => Ask {
-            deadline: NEVER,
-            first: false,
-            only_with_room: true,
-            mark: place,
-        },
-        Some(limit) => {
-            let deadline = started.saturating_add(clock::micros(limit));
-            Ask {
-                deadline,
-                first: false,
-                only_with_room: false,
-                mark: place,
-            }
-        }
+    let patience = options.patience(shared.config.pool_timeout, started);
+    let mut ask = Ask {
+        deadline: NEVER,
+        since: started,
+        now: started,
+        first: false,
+        only_with_room: patience == Patience::None,
+        mark: options.place,
     };
+    if let Patience::Until(deadline) = patience {
+        ask.deadline = deadline;
+    }
+    let mut tries = TRIES;
     loop {
-        let vetting = match candidate.take() {
-            Some(vetting) => vetting,
-            None => turn(&holder, ask, started).await?,
+        let (vetting, health) = match candidate.take() {
+            Some(candidate) => candidate,
+            None => {
+                waiting.since.get_or_insert(started);
+                (turn(holder, ask).await?, None)
+            }
         };
-        if let Some(claim) = vet(vetting, place).await? {
-            return Ok(claim);
+        match vet(vetting, health, options.place).await? {
+            Vetted::Fit(claim) => return Ok(claim),
+            Vetted::Unfit => {}
+            Vetted::SentAway => {
+                tries -= 1;
+                if tries == 0 {
+                    return Err(GetError::Refused(None));
+                }
+            }
         }
         // It had its turn. Its own slot comes free within `close_timeout`, whatever `pool_timeout` is.
         ask.first = true;
+        ask.now = clock::exact();
         if ask.only_with_room {
             let limit = clock::micros(shared.config.close_timeout);
-            ask.deadline = clock::exact().saturating_add(limit);
+            ask.deadline = ask.now.saturating_add(limit);
             ask.only_with_room = false;
         }
     }
@@ -131,7 +202,6 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
 async fn turn<B: Backend, H: Holder<Parts<B>>>(
     holder: &H,
     ask: Ask<Place>,
-    started: u64,
 ) -> Result<Vetting<B, H>, GetError<B::Error>> {
     let core = holder.core();
     let shared = &core.outside;
@@ -149,8 +219,8 @@ async fn turn<B: Backend, H: Holder<Parts<B>>>(
     poll_fn(|cx| {
         let mut duty = Duty::Nothing;
         let turn = wait.as_mut().poll_turn(cx, ask, |keepers| {
-            if ask.deadline != NEVER {
-                duty = keepers.joined(handle.id(), ask.deadline);
+            if let Some(at) = shared.first_look(&ask) {
+                duty = keepers.joined(handle.id(), at);
             }
         });
         match duty {
@@ -174,60 +244,167 @@ async fn turn<B: Backend, H: Holder<Parts<B>>>(
             Turn::Got(claim) => Ok(Vetting::new(claim)),
             Turn::Refused(Refusal::Connect(cause)) => Err(GetError::Connect(cause)),
             Turn::Refused(Refusal::Closed) | Turn::Closed => Err(GetError::Closed),
-            Turn::Expired | Turn::NoRoom => Err(timed_out(core, started)),
+            Turn::Full => Err(GetError::QueueFull {
+                waiting: core.counts().waiting,
+            }),
+            Turn::Shed => Err(GetError::Shed {
+                waited: waited_since(ask.since),
+            }),
+            Turn::Expired | Turn::NoRoom => Err(timed_out(core, ask.since)),
         })
     })
     .await
 }
 
+fn waited_since(since: u64) -> Duration {
+    Duration::from_micros(clock::exact().saturating_sub(since))
+}
+
 #[cold]
-fn timed_out<B: Backend>(core: &Core<B>, started: u64) -> GetError<B::Error> {
+pub(crate) fn timed_out<B: Backend>(core: &Core<B>, since: u64) -> GetError<B::Error> {
     let shared = &core.outside;
+    let waited = waited_since(since);
+    let seen = shared.status(core);
+    if seen.suspended {
+        return GetError::Suspended { waited };
+    }
     GetError::TimedOut(Box::new(TimedOut {
-        waited: Duration::from_micros(clock::exact().saturating_sub(started)),
-        seen: shared.status(core),
+        waited,
+        seen,
         longest: shared.holders(core).into_iter().next(),
         last_connect_error: shared.outage.last(),
     }))
 }
 
-/// Looks closely at a connection; `None` if it was unfit, and is gone.
+/// What a close look at a connection came to. Where it is not fit, it is gone.
+pub(crate) enum Vetted<B: Backend, H: Holder<Parts<B>>> {
+    Fit(Claim<Parts<B>, H>),
+    Unfit,
+    /// By a hook, which would rather have another.
+    SentAway,
+}
+
+/// Looks closely at a connection, and pings it where that is due.
 async fn vet<B: Backend, H: Holder<Parts<B>>>(
     mut vetting: Vetting<B, H>,
+    health: Option<Health>,
     place: Place,
-) -> Result<Option<Claim<Parts<B>, H>>, GetError<B::Error>> {
+) -> Result<Vetted<B, H>, GetError<B::Error>> {
+    if let Some(unfit) = look(&mut vetting, health) {
+        return Ok(unfit.apply(vetting));
+    }
     let holder = vetting.claim().holder().clone();
     let shared: &Shared<B> = &holder.core().outside;
-    let now = shared.now();
-    let generation = shared.generation();
-    let entry = vetting.entry();
-    if entry.generation != generation || now > entry.expires {
-        close(vetting.release());
-        return Ok(None);
-    }
-    match shared.backend.check(&mut entry.conn, When::Checkout) {
-        Health::Good => {}
-        Health::NeedsReset | Health::Broken => return Ok(None),
-        Health::Generation => {
-            drop(vetting);
-            suspect(shared, generation);
-            return Ok(None);
-        }
-    }
-    if now >= entry.ping_at {
+    if needs_ping(&mut vetting) {
+        let generation = shared.generation();
+        let (entry, facts, _) = vetting.split();
         let ping = AssertUnwindSafe(async { shared.backend.ping(&mut entry.conn).await });
         match timeout(shared.config.ping_timeout, ping.catch_unwind()).await {
-            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Ok(()))) => facts.prove(shared.now()),
             Ok(Ok(Err(error))) if shared.backend.classify(&error) == Failure::Permanent => {
                 return Err(GetError::Ping(Arc::new(error)));
             }
             _dead => {
                 drop(vetting);
                 suspect(shared, generation);
-                return Ok(None);
+                return Ok(Vetted::Unfit);
             }
         }
     }
-    vetting.claim().facts().note(place, shared.now());
-    Ok(Some(vetting.release()))
+    hand_out(vetting, place)
+}
+
+/// As [`vet`], for a caller that can't wait: `Err` with a connection that must be pinged first.
+pub(crate) fn vet_now<B: Backend, H: Holder<Parts<B>>>(
+    mut vetting: Vetting<B, H>,
+    health: Option<Health>,
+    place: Place,
+) -> Result<Vetted<B, H>, Vetting<B, H>> {
+    if let Some(unfit) = look(&mut vetting, health) {
+        return Ok(unfit.apply(vetting));
+    }
+    if needs_ping(&mut vetting) {
+        return Err(vetting);
+    }
+    Ok(hand_out(vetting, place).unwrap_or(Vetted::SentAway))
+}
+
+/// Why a connection is unfit.
+enum Unfit {
+    Close(CloseReason),
+    Broken,
+    Generation(u64),
+}
+
+impl Unfit {
+    fn apply<B: Backend, H: Holder<Parts<B>>>(self, vetting: Vetting<B, H>) -> Vetted<B, H> {
+        match self {
+            Self::Close(reason) => close(vetting.release(), reason),
+            Self::Broken => drop(vetting),
+            Self::Generation(generation) => {
+                let holder = vetting.claim().holder().clone();
+                drop(vetting);
+                suspect(&holder.core().outside, generation);
+            }
+        }
+        Vetted::Unfit
+    }
+}
+
+fn look<B: Backend, H: Holder<Parts<B>>>(
+    vetting: &mut Vetting<B, H>,
+    health: Option<Health>,
+) -> Option<Unfit> {
+    let (entry, facts, shared) = vetting.split();
+    let generation = shared.generation();
+    if entry.generation != generation {
+        return Some(Unfit::Close(CloseReason::Invalidated));
+    }
+    if shared.now() > facts.expires() {
+        return Some(Unfit::Close(CloseReason::Expired));
+    }
+    match health.unwrap_or_else(|| shared.backend.check(&mut entry.conn, When::Checkout)) {
+        Health::Good => None,
+        Health::NeedsReset | Health::Broken => Some(Unfit::Broken),
+        Health::Generation => Some(Unfit::Generation(generation)),
+    }
+}
+
+fn needs_ping<B: Backend, H: Holder<Parts<B>>>(vetting: &mut Vetting<B, H>) -> bool {
+    let (entry, facts, shared) = vetting.split();
+    let after = if entry.fresh {
+        shared.ping_after.max(FRESH) // One that was just opened.
+    } else {
+        shared.ping_after
+    };
+    shared.now() >= facts.proven().saturating_add(after)
+}
+
+/// Asks the hook, and notes who has it.
+fn hand_out<B: Backend, H: Holder<Parts<B>>>(
+    mut vetting: Vetting<B, H>,
+    place: Place,
+) -> Result<Vetted<B, H>, GetError<B::Error>> {
+    let (entry, facts, shared) = vetting.split();
+    if let Some(hook) = &shared.hooks.checkout {
+        match hook(&mut entry.conn) {
+            OnCheckout::Keep => {}
+            OnCheckout::Close => {
+                close(vetting.release(), CloseReason::Refused);
+                return Ok(Vetted::SentAway);
+            }
+            OnCheckout::Refuse(cause) => {
+                terminate(vetting.release(), CloseReason::Refused);
+                return Err(GetError::Refused(Some(cause.into())));
+            }
+        }
+    }
+    entry.fresh = false;
+    if facts.note(place, shared.now()) {
+        entry.timed = clock::exact();
+    }
+    shared.tell(|| EventKind::CheckedOut {
+        connection: entry.serial,
+    });
+    Ok(Vetted::Fit(vetting.release()))
 }

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::config::TimeSource;
+use crate::policy::TimeSource;
 use crate::rt;
 
 /// How far the coarse clock may lag behind, about.
-const PERIOD: Duration = Duration::from_millis(50);
+pub(crate) const PERIOD: Duration = Duration::from_millis(50);
 /// After how long the ticking thread ends, unless somebody starts it again.
 const REST: Duration = Duration::from_mins(1);
 
@@ -39,6 +39,17 @@ pub(crate) fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// A part of a span, from nothing to all of it.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "spans that are too long to be exact are years"
+)]
+pub(crate) fn part(span: u64, part: f64) -> u64 {
+    ((span as f64 * part) as u64).min(span)
+}
+
 /// The time by tokio's clock.
 pub(crate) fn exact() -> u64 {
     micros(
@@ -46,6 +57,11 @@ pub(crate) fn exact() -> u64 {
             .into_std()
             .saturating_duration_since(origin()),
     )
+}
+
+/// A point in time given by a caller.
+pub(crate) fn from_instant(at: Instant) -> u64 {
+    micros(at.saturating_duration_since(origin()))
 }
 
 /// The point in time for tokio's timers.

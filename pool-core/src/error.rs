@@ -29,6 +29,24 @@ pub enum GetError<E> {
     },
     /// The connection was there, and its ping failed for a reason that another would share.
     Ping(Arc<E>),
+    /// `max_waiting` callers wait already.
+    QueueFull {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The queue has stood for too long, and this caller had waited for longer than
+    /// [`Shed::target`](crate::Shed::target): the pool is asked for more than it can serve.
+    Shed {
+        /// How long the caller had waited.
+        waited: Duration,
+    },
+    /// The caller's time was over while the pool was suspended.
+    Suspended {
+        /// How long the caller had waited.
+        waited: Duration,
+    },
+    /// An `on_checkout` hook refused the connection, or sent three away in a row (then without a reason).
+    Refused(Option<Arc<dyn Error + Send + Sync>>),
     /// The pool was closed.
     Closed,
     /// The future was polled outside a tokio runtime and had to open a connection or to wait.
@@ -58,15 +76,21 @@ pub enum ConnectError<E> {
     TimedOut(Duration),
     /// It panicked. The panic's message went to the panic hook.
     Panicked,
+    /// The connection was opened, and the `on_connect` hook failed. It was closed.
+    Hook(Arc<dyn Error + Send + Sync>),
 }
 
 impl<E> GetError<E> {
     /// Whether the same call may succeed later without anybody's doing.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::TimedOut(_) | Self::Down { .. } => true,
+            Self::TimedOut(_)
+            | Self::Down { .. }
+            | Self::QueueFull { .. }
+            | Self::Shed { .. }
+            | Self::Suspended { .. } => true,
             Self::Connect(cause) => !matches!(cause, ConnectError::Panicked),
-            Self::Ping(_) | Self::Closed | Self::NoRuntime => false,
+            Self::Ping(_) | Self::Refused(_) | Self::Closed | Self::NoRuntime => false,
         }
     }
 
@@ -79,7 +103,7 @@ impl<E> GetError<E> {
                 .last_connect_error
                 .as_ref()
                 .and_then(ConnectError::backend_error),
-            Self::Closed | Self::NoRuntime => None,
+            _ => None,
         }
     }
 }
@@ -89,7 +113,7 @@ impl<E> ConnectError<E> {
     pub fn backend_error(&self) -> Option<&Arc<E>> {
         match self {
             Self::Backend(cause) => Some(cause),
-            Self::TimedOut(_) | Self::Panicked => None,
+            Self::TimedOut(_) | Self::Panicked | Self::Hook(_) => None,
         }
     }
 }
@@ -100,6 +124,7 @@ impl<E> Clone for ConnectError<E> {
             Self::Backend(cause) => Self::Backend(Arc::clone(cause)),
             Self::TimedOut(limit) => Self::TimedOut(*limit),
             Self::Panicked => Self::Panicked,
+            Self::Hook(cause) => Self::Hook(Arc::clone(cause)),
         }
     }
 }
@@ -109,6 +134,19 @@ impl<E> fmt::Display for GetError<E> {
         match self {
             Self::TimedOut(timed_out) => fmt::Display::fmt(timed_out, f),
             Self::Connect(ConnectError::Backend(_)) => f.write_str("could not open a connection"),
+            Self::QueueFull { waiting } => write!(
+                f,
+                "the wait queue is full: {waiting} callers wait already (max_waiting)"
+            ),
+            Self::Shed { waited } => write!(
+                f,
+                "sent away after {waited:?}: the pool is asked for more than it can serve"
+            ),
+            Self::Suspended { waited } => {
+                write!(f, "the pool was suspended all the time, for {waited:?}")
+            }
+            Self::Refused(Some(_)) => f.write_str("a hook refused the connection"),
+            Self::Refused(None) => f.write_str("a hook sent several connections away in a row"),
             Self::Connect(cause) => fmt::Display::fmt(cause, f),
             Self::Down { failures, cause } => {
                 write!(
@@ -116,7 +154,7 @@ impl<E> fmt::Display for GetError<E> {
                     "the last {failures} attempts to open a connection failed"
                 )?;
                 match cause {
-                    ConnectError::Backend(_) => Ok(()),
+                    ConnectError::Backend(_) | ConnectError::Hook(_) => Ok(()),
                     other => write!(f, ": {other}"),
                 }
             }
@@ -160,6 +198,7 @@ impl<E> fmt::Display for ConnectError<E> {
             Self::Backend(_) => f.write_str("the backend could not connect"),
             Self::TimedOut(limit) => write!(f, "no connection was opened within {limit:?}"),
             Self::Panicked => f.write_str("the backend panicked while opening a connection"),
+            Self::Hook(_) => f.write_str("the on_connect hook failed"),
         }
     }
 }
@@ -175,6 +214,15 @@ impl<E: fmt::Debug> fmt::Debug for GetError<E> {
                 .field("cause", cause)
                 .finish(),
             Self::Ping(cause) => f.debug_tuple("Ping").field(cause).finish(),
+            Self::QueueFull { waiting } => f
+                .debug_struct("QueueFull")
+                .field("waiting", waiting)
+                .finish(),
+            Self::Shed { waited } => f.debug_struct("Shed").field("waited", waited).finish(),
+            Self::Suspended { waited } => {
+                f.debug_struct("Suspended").field("waited", waited).finish()
+            }
+            Self::Refused(cause) => f.debug_tuple("Refused").field(cause).finish(),
             Self::Closed => f.write_str("Closed"),
             Self::NoRuntime => f.write_str("NoRuntime"),
         }
@@ -187,12 +235,18 @@ impl<E: fmt::Debug> fmt::Debug for ConnectError<E> {
             Self::Backend(cause) => f.debug_tuple("Backend").field(cause).finish(),
             Self::TimedOut(limit) => f.debug_tuple("TimedOut").field(limit).finish(),
             Self::Panicked => f.write_str("Panicked"),
+            Self::Hook(cause) => f.debug_tuple("Hook").field(cause).finish(),
         }
     }
 }
 
 impl<E: Error + 'static> Error for GetError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Refused(cause) => return cause.as_ref().map(|cause| &**cause as _),
+            Self::Connect(cause) | Self::Down { cause, .. } => return cause.source(),
+            _ => {}
+        }
         self.backend_error()
             .map(|cause| &**cause as &(dyn Error + 'static))
     }
@@ -200,13 +254,16 @@ impl<E: Error + 'static> Error for GetError<E> {
 
 impl<E: Error + 'static> Error for ConnectError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if let Self::Hook(cause) = self {
+            return Some(&**cause);
+        }
         self.backend_error()
             .map(|cause| &**cause as &(dyn Error + 'static))
     }
 }
 
 /// Settings that [`Builder::build`](crate::Builder::build) refuses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum BuildError {
     /// `pool_size(0)` with `max_overflow(0)`: such a pool could never hand anything out.
@@ -222,6 +279,31 @@ pub enum BuildError {
     ZeroDuration(&'static str),
     /// `max_connecting(0)`: nothing could ever be opened.
     NoConnecting,
+    /// `min_idle` above `pool_size`: they could not be kept.
+    MinIdle {
+        /// The `min_idle` that was set.
+        min_idle: usize,
+        /// The `pool_size` that was set.
+        pool_size: usize,
+    },
+    /// Two durations that can't both be meant; each with the name of its setting.
+    Contradiction {
+        /// The one that has no effect.
+        setting: (&'static str, Duration),
+        /// Because of this one.
+        other: (&'static str, Duration),
+    },
+    /// A `recycle_jitter` outside 0 to 1.
+    Jitter(f64),
+    /// `budget_weight(0)`: a pool without a share could never open anything under contention.
+    NoWeight,
+    /// The pools under one budget promise to keep more idle than it has.
+    BudgetTooSmall {
+        /// The sum of `min_idle` over the budget's pools, this one counted.
+        promised: usize,
+        /// How many connections the budget has.
+        budget: usize,
+    },
 }
 
 impl fmt::Display for BuildError {
@@ -240,6 +322,26 @@ impl fmt::Display for BuildError {
             Self::ZeroDuration(setting) => write!(f, "{setting} is zero: set a positive duration"),
             Self::NoConnecting => f.write_str(
                 "max_connecting is 0, so nothing could ever be opened: set at least 1",
+            ),
+            Self::MinIdle { min_idle, pool_size } => write!(
+                f,
+                "min_idle {min_idle} is above pool_size {pool_size}, so as many could never be kept: lower \
+                 min_idle or raise pool_size"
+            ),
+            Self::Contradiction { setting, other } => write!(
+                f,
+                "{} {:?} is not below {} {:?}, so it would never take effect: lower the one or raise the other",
+                setting.0, setting.1, other.0, other.1
+            ),
+            Self::Jitter(part) => write!(
+                f,
+                "recycle_jitter {part} is not a part: set something from 0.0 to 1.0"
+            ),
+            Self::NoWeight => f.write_str("budget_weight is 0: set at least 1"),
+            Self::BudgetTooSmall { promised, budget } => write!(
+                f,
+                "min_idle of the pools under this budget adds up to {promised}, and the budget has only \
+                 {budget} connections: lower min_idle or enlarge the budget"
             ),
         }
     }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, Failure};
 use crate::entry::{Entry, OUTCAST};
+use crate::events::EventKind;
 use crate::put_back;
 use crate::raw::claim::{Claim, Holder};
 use crate::shared::{Core, Parts};
+use crate::stats::CloseReason;
 
 /// The part that both guards share: a claim that is returned when this drops.
 struct Held<B: Backend, H: Holder<Parts<B>>>(Option<Claim<Parts<B>, H>>);
@@ -40,8 +42,13 @@ impl<B: Backend, H: Holder<Parts<B>>> Held<B, H> {
             .take()
             .expect("a slot in use holds a connection");
         let holder = claim.holder().clone();
+        let shared = &holder.core().outside;
+        claim.facts().let_go(shared.now());
         Core::<B>::detach(claim);
         put_back::note_vacated(holder.core());
+        shared.tell(|| EventKind::Detached {
+            connection: entry.serial,
+        });
         entry.conn
     }
 
@@ -88,7 +95,7 @@ macro_rules! guard {
             /// It is closed politely in the background; its slot is vacant once that is done, within
             /// `close_timeout`.
             pub fn invalidate(mut self) {
-                put_back::close(self.0.release());
+                put_back::close(self.0.release(), CloseReason::Invalidated);
             }
 
             /// Takes the connection out of the pool for good; its room is free at once.

@@ -25,6 +25,10 @@ mod sync;
 
 #[cfg(not(pool_loom))]
 mod backend;
+#[cfg(not(any(pool_loom, pool_shuttle)))]
+mod blocking;
+#[cfg(not(pool_loom))]
+mod budget;
 #[cfg(not(pool_loom))]
 mod checkout;
 #[cfg(not(pool_loom))]
@@ -38,25 +42,45 @@ mod entry;
 #[cfg(not(pool_loom))]
 mod error;
 #[cfg(not(pool_loom))]
+mod events;
+#[cfg(not(pool_loom))]
 mod fn_backend;
 #[cfg(not(pool_loom))]
 mod guard;
+#[cfg(not(pool_loom))]
+pub mod hooks;
+#[cfg(not(pool_loom))]
+mod housekeeping;
+#[cfg(not(pool_loom))]
+mod lifecycle;
 #[cfg(not(pool_loom))]
 mod maintenance;
 #[cfg(not(pool_loom))]
 mod open;
 #[cfg(not(pool_loom))]
+mod options;
+#[cfg(not(pool_loom))]
 mod outage;
 #[cfg(not(pool_loom))]
+mod policy;
+#[cfg(not(pool_loom))]
 mod pool;
+#[cfg(not(pool_loom))]
+mod pool_map;
 #[cfg(not(pool_loom))]
 mod put_back;
 #[cfg(not(pool_loom))]
 mod rt;
+#[cfg(all(test, pool_shuttle))]
+mod schedules;
 #[cfg(not(pool_loom))]
 mod shared;
 #[cfg(not(pool_loom))]
+mod stats;
+#[cfg(not(pool_loom))]
 mod status;
+#[cfg(not(pool_loom))]
+mod tally;
 #[cfg(not(pool_loom))]
 mod timekeeper;
 #[cfg(pool_shuttle)]
@@ -69,10 +93,21 @@ pub use public::*;
 #[cfg(not(pool_loom))]
 mod public {
     pub use crate::backend::{Backend, Failure, Health, When};
-    pub use crate::config::{Builder, MAX_CONNECTIONS, PrePing, TimeSource};
+    #[cfg(not(pool_shuttle))]
+    pub use crate::blocking::{BlockingPool, StartError};
+    pub use crate::budget::{Budget, BudgetStatus};
+    pub use crate::config::{Builder, MAX_CONNECTIONS};
     pub use crate::error::{BuildError, ConnectError, GetError, TimedOut};
+    pub use crate::events::{Event, EventKind, Events};
     pub use crate::fn_backend::FnBackend;
     pub use crate::guard::{OwnedPooledConnection, PooledConnection};
+    #[doc(no_inline)]
+    pub use crate::hooks::{HookError, HookFuture, OnCheckout, OnReturn};
+    pub use crate::lifecycle::IdleInfo;
+    pub use crate::options::GetOptions;
+    pub use crate::policy::{PrePing, QueueDiscipline, Reuse, Shed, ShedMode, TimeSource};
     pub use crate::pool::Pool;
+    pub use crate::pool_map::PoolMap;
+    pub use crate::stats::{CloseReason, Closed, Distribution, Stats};
     pub use crate::status::{CloseReport, Holder, Status};
 }

@@ -21,17 +21,19 @@ use futures::{FutureExt, StreamExt};
 
 use crate::backend::Backend;
 use crate::entry::Entry;
+use crate::housekeeping;
 use crate::open;
-use crate::put_back::{finish_closing, note_vacated, ping_at};
+use crate::put_back::{finish, note_vacated};
 use crate::raw::claim;
 use crate::shared::{Core, Parts, Shared};
+use crate::stats::CloseReason;
 
 type Closing<B> = claim::Closing<Parts<B>, Arc<Core<B>>>;
 type Resetting<B> = claim::Resetting<Parts<B>, Arc<Core<B>>>;
 
 /// A connection that needs I/O before its slot can be used again.
 pub(crate) enum Job<B: Backend> {
-    Close(Closing<B>),
+    Close(Closing<B>, CloseReason),
     Reset(Resetting<B>),
     /// Ping it: another of its age was found dead.
     Check(Resetting<B>),
@@ -85,8 +87,13 @@ pub(crate) fn push<B: Backend>(core: &Arc<Core<B>>, job: Job<B>) {
 }
 
 /// Closes a connection politely, within `close_timeout`. Counts it as abandoned beyond.
-pub(crate) async fn close_politely<B: Backend>(shared: &Shared<B>, conn: B::Connection) {
-    let close = AssertUnwindSafe(async { shared.backend.close(conn).await }).catch_unwind();
+pub(crate) async fn close_politely<B: Backend>(
+    shared: &Shared<B>,
+    mut entry: Entry<B::Connection>,
+    reason: CloseReason,
+) {
+    shared.closing(&mut entry, reason);
+    let close = AssertUnwindSafe(async { shared.backend.close(entry.conn).await }).catch_unwind();
     if timeout(shared.config.close_timeout, close).await.is_err() {
         // Ordering: Relaxed; a number for the eye.
         shared.abandoned.fetch_add(1, Ordering::Relaxed);
@@ -117,6 +124,7 @@ impl<B: Backend> Worker<B> {
             }
             if let Either::Left((Some(()), _)) = select(at_work.next(), ready).await {
                 open::start_wanted(&Handle::current(), &core);
+                housekeeping::refill(&core);
             }
         }
     }
@@ -144,8 +152,9 @@ impl<B: Backend> Drop for Worker<B> {
         work.running.swap(false, Ordering::AcqRel);
         while let Some(job) = work.jobs.pop() {
             match job {
-                Job::Close(closing) => drop(Unfinished::closing(closing)),
-                Job::Reset(aside) | Job::Check(aside) => drop(Unfinished::aside(aside)),
+                Job::Close(closing, reason) => drop(Unfinished::closing(closing, reason)),
+                Job::Reset(aside) => drop(Unfinished::aside(aside, CloseReason::ResetFailed)),
+                Job::Check(aside) => drop(Unfinished::aside(aside, CloseReason::Broken)),
             }
         }
     }
@@ -156,6 +165,7 @@ struct Unfinished<B: Backend> {
     core: Arc<Core<B>>,
     entry: Option<Entry<B::Connection>>,
     slot: Option<Slot<B>>,
+    reason: CloseReason,
 }
 
 enum Slot<B: Backend> {
@@ -164,26 +174,28 @@ enum Slot<B: Backend> {
 }
 
 impl<B: Backend> Unfinished<B> {
-    fn closing(mut closing: Closing<B>) -> Self {
+    fn closing(mut closing: Closing<B>, reason: CloseReason) -> Self {
         let entry = closing.value_mut().take();
         Self {
             core: Arc::clone(closing.holder()),
             entry,
             slot: Some(Slot::Closing(closing)),
+            reason,
         }
     }
 
-    fn aside(mut aside: Resetting<B>) -> Self {
+    fn aside(mut aside: Resetting<B>, reason: CloseReason) -> Self {
         let entry = aside.value_mut().take();
         Self {
             core: Arc::clone(aside.holder()),
             entry,
             slot: Some(Slot::Aside(aside)),
+            reason,
         }
     }
 
     /// Puts the connection back among the good ones.
-    fn good(mut self, generation: u64) {
+    fn good(mut self, generation: u64, used: bool) {
         let (Some(mut entry), Some(Slot::Aside(mut aside))) = (self.entry.take(), self.slot.take())
         else {
             unreachable!("only a connection that was set aside becomes good again");
@@ -191,11 +203,13 @@ impl<B: Backend> Unfinished<B> {
         let shared = &self.core.outside;
         let now = shared.now();
         entry.generation = generation;
-        entry.ping_at = ping_at(shared, now);
-        *aside.value_mut() = Some(entry);
-        if let Some(closing) = Core::<B>::ready(aside, now) {
-            finish_closing(closing);
+        if used {
+            aside.facts().rest(now);
+        } else {
+            aside.facts().prove(now);
         }
+        *aside.value_mut() = Some(entry);
+        finish(Core::<B>::ready(aside, now));
     }
 }
 
@@ -203,7 +217,7 @@ impl<B: Backend> Drop for Unfinished<B> {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
         if let Some(entry) = self.entry.take() {
-            self.core.outside.terminate(entry.conn);
+            self.core.outside.terminate(entry, self.reason);
         }
         match slot {
             Slot::Closing(closing) => Core::<B>::vacate(closing),
@@ -216,14 +230,14 @@ impl<B: Backend> Drop for Unfinished<B> {
 async fn run<B: Backend>(core: Arc<Core<B>>, job: Job<B>) {
     let shared = &core.outside;
     match job {
-        Job::Close(closing) => {
-            let mut unfinished = Unfinished::closing(closing);
+        Job::Close(closing, reason) => {
+            let mut unfinished = Unfinished::closing(closing, reason);
             if let Some(entry) = unfinished.entry.take() {
-                close_politely(shared, entry.conn).await;
+                close_politely(shared, entry, reason).await;
             }
         }
         Job::Reset(aside) => {
-            let mut unfinished = Unfinished::aside(aside);
+            let mut unfinished = Unfinished::aside(aside, CloseReason::ResetFailed);
             let Some(entry) = &mut unfinished.entry else {
                 return;
             };
@@ -231,18 +245,20 @@ async fn run<B: Backend>(core: Arc<Core<B>>, job: Job<B>) {
             let (limit, generation) = (shared.config.reset_timeout, entry.generation);
             let reset = bounded(limit, reset).await;
             if reset && generation == shared.generation() {
-                unfinished.good(generation);
+                unfinished.good(generation, true);
+            } else if reset {
+                unfinished.reason = CloseReason::Invalidated;
             }
         }
         Job::Check(aside) => {
-            let mut unfinished = Unfinished::aside(aside);
+            let mut unfinished = Unfinished::aside(aside, CloseReason::Broken);
             let Some(entry) = &mut unfinished.entry else {
                 return;
             };
             let generation = shared.generation();
             let ping = async { shared.backend.ping(&mut entry.conn).await };
             if bounded(shared.config.ping_timeout, ping).await {
-                unfinished.good(generation);
+                unfinished.good(generation, false);
             }
         }
     }

@@ -17,21 +17,36 @@ use crate::backend::{Backend, Failure};
 use crate::clock;
 use crate::entry::Entry;
 use crate::error::ConnectError;
+use crate::events::EventKind;
+use crate::housekeeping;
 use crate::maintenance;
 use crate::outage::Verdict;
 use crate::put_back;
 use crate::raw::claim;
 use crate::rt::{Handle, Id, sleep, timeout};
-use crate::shared::{Core, Parts, Refusal};
+use crate::shared::{Core, Parts, Refusal, Shared};
+use crate::stats::CloseReason;
+use crate::tally::Timed;
 
 type Opening<B> = claim::Opening<Parts<B>, Arc<Core<B>>>;
 
 /// Starts a task that opens a connection in the slot.
 pub(crate) fn start<B: Backend>(handle: &Handle, opening: Opening<B>) {
+    begin(handle, opening, None);
+}
+
+/// Starts a task that opens a connection in the slot, and closes the one with this number for it.
+pub(crate) fn start_replacing<B: Backend>(handle: &Handle, opening: Opening<B>, serial: u64) {
+    begin(handle, opening, Some(serial));
+}
+
+fn begin<B: Backend>(handle: &Handle, opening: Opening<B>, replaces: Option<u64>) {
     let core = Arc::clone(opening.holder());
     core.outside.remember(handle);
+    housekeeping::begin(handle, &core);
     let opener = Opener {
         opening: Some(opening),
+        replaces,
         core,
         runtime: handle.id(),
         ended: false,
@@ -55,6 +70,8 @@ struct Opener<B: Backend> {
     ended: bool,
     /// The slot; given up when the opener is dropped with it.
     opening: Option<Opening<B>>,
+    /// The number of the connection that goes when this one is there.
+    replaces: Option<u64>,
     probing: bool,
     resting: bool,
 }
@@ -76,6 +93,7 @@ impl<B: Backend> Opener<B> {
                 Attempt::Failed(cause, failure) => self.failed(cause, failure).await,
                 Attempt::Pointless => false,
             };
+            core.outside.attempted.notify_waiters();
             if !go_on {
                 self.ended = true;
                 return;
@@ -86,21 +104,49 @@ impl<B: Backend> Opener<B> {
     /// Puts the connection to use; true with another slot in hand.
     async fn opened(&mut self, entry: Entry<B::Connection>) -> bool {
         let shared = &self.core.outside;
-        shared.outage.recovered();
+        if shared.outage.recovered() {
+            shared.tell(|| EventKind::Recovered);
+        }
         self.probing = false;
         if entry.generation != shared.generation() {
             // Of an age that became suspect while it was being opened. Its slot is good for another try.
-            maintenance::close_politely(shared, entry.conn).await;
+            maintenance::close_politely(shared, entry, CloseReason::Invalidated).await;
             return self.opening.as_ref().is_some_and(Core::<B>::still_wanted);
         }
         let Some(opening) = self.opening.take() else {
             return false;
         };
-        if let Some(closing) = Core::<B>::landed(opening, entry, shared.now()) {
-            put_back::finish_closing(closing);
+        if let Some(old) = self.replaces.take() {
+            for claim in Core::<B>::take_idle_where(&self.core, |facts| facts.serial() == old) {
+                put_back::close(claim, CloseReason::Expired);
+            }
         }
+        let now = shared.now();
+        opening.facts().born(entry.serial, now, self.expiry(&entry));
+        put_back::finish(Core::<B>::landed(opening, entry, now));
         self.opening = Core::<B>::take_opening(&self.core);
         self.opening.is_some()
+    }
+
+    /// When a connection that was just opened expires: its age limit, less a part drawn once; sooner where all
+    /// are being renewed and it was begun before.
+    fn expiry(&self, entry: &Entry<B::Connection>) -> u64 {
+        let shared = &self.core.outside;
+        let config = &shared.config;
+        let age = config.recycle.map_or(u64::MAX, |age| {
+            clock::part(
+                clock::micros(age),
+                1.0 - config.recycle_jitter * fastrand::f64(),
+            )
+        });
+        let expires = entry.born.saturating_add(age);
+        match shared.rounds.renewal_since(entry.begun) {
+            Some(end) => {
+                let share = clock::part(end.saturating_sub(entry.begun), fastrand::f64());
+                expires.min(entry.born.saturating_add(share))
+            }
+            None => expires,
+        }
     }
 
     /// Tells whoever is concerned; true if the same slot is worth another attempt.
@@ -114,6 +160,14 @@ impl<B: Backend> Opener<B> {
             config.down_after,
             config.backoff,
         );
+        shared.tally.connect_failures.raise();
+        shared.tell(|| EventKind::ConnectFailed {
+            failures: shared.outage.failures(),
+            cause: cause.to_string(),
+        });
+        if matches!(verdict, Verdict::Probe(_)) && !self.probing {
+            shared.tell(|| EventKind::Down);
+        }
         let refusal = Refusal::Connect(cause);
         match verdict {
             Verdict::Retry(pause) => {
@@ -184,7 +238,9 @@ async fn attempt<B: Backend>(core: &Core<B>) -> Attempt<B> {
     let config = &shared.config;
     // Stamped before it begins: a connection begun before a change is of the age before the change.
     let generation = shared.generation();
-    let connect = AssertUnwindSafe(async { shared.backend.connect().await }).catch_unwind();
+    let begun = clock::exact();
+    shared.tell(|| EventKind::Connecting);
+    let connect = AssertUnwindSafe(connect(shared)).catch_unwind();
     let connect = pin!(timeout(config.connect_timeout, connect));
     let result = match select(pin!(shared.shutdown.wait()), connect).await {
         Either::Left(((), _)) => return Attempt::Pointless,
@@ -192,24 +248,69 @@ async fn attempt<B: Backend>(core: &Core<B>) -> Attempt<B> {
     };
     match result {
         Ok(Ok(Ok(conn))) => {
-            let expires = config.recycle.map_or(u64::MAX, |age| {
-                shared.now().saturating_add(clock::micros(age))
+            let took = clock::exact().saturating_sub(begun);
+            let serial = shared.next_serial();
+            shared.tally.opened.raise();
+            shared.tally.record(Timed::Connect, took);
+            shared.tell(|| EventKind::Connected {
+                connection: serial,
+                took: Duration::from_micros(took),
             });
+            let now = shared.now();
             Attempt::Opened(Entry {
                 conn,
+                serial,
                 generation,
-                expires,
-                ping_at: u64::MAX,
+                begun,
+                born: now,
+                timed: begun,
+                fresh: true,
             })
         }
-        Ok(Ok(Err(error))) => {
-            let failure = shared.backend.classify(&error);
-            Attempt::Failed(ConnectError::Backend(Arc::new(error)), failure)
+        Ok(Ok(Err(cause))) => {
+            let failure = cause
+                .backend_error()
+                .map_or(Failure::Transient, |error| shared.backend.classify(error));
+            Attempt::Failed(cause, failure)
         }
         Ok(Err(_panic)) => Attempt::Failed(ConnectError::Panicked, Failure::Transient),
         Err(_elapsed) => {
             let cause = ConnectError::TimedOut(config.connect_timeout);
             Attempt::Failed(cause, Failure::Transient)
+        }
+    }
+}
+
+/// Connects, and lets the hook do what is to be done once for each connection.
+async fn connect<B: Backend>(shared: &Shared<B>) -> Result<B::Connection, ConnectError<B::Error>> {
+    let opened = shared.backend.connect().await;
+    let conn = opened.map_err(|error| ConnectError::Backend(Arc::new(error)))?;
+    let Some(hook) = &shared.hooks.connect else {
+        return Ok(conn);
+    };
+    let mut unhooked = Unhooked {
+        shared,
+        conn: Some(conn),
+    };
+    if let Some(conn) = &mut unhooked.conn {
+        hook(conn)
+            .await
+            .map_err(|cause| ConnectError::Hook(cause.into()))?;
+    }
+    Ok(unhooked.conn.take().expect("nobody else takes it"))
+}
+
+/// A connection whose hook has not succeeded: terminated if this is dropped with it.
+struct Unhooked<'a, B: Backend> {
+    shared: &'a Shared<B>,
+    conn: Option<B::Connection>,
+}
+
+impl<B: Backend> Drop for Unhooked<'_, B> {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            let terminated = AssertUnwindSafe(|| self.shared.backend.terminate(conn));
+            drop(std::panic::catch_unwind(terminated));
         }
     }
 }

@@ -85,11 +85,11 @@ impl<E> Outage<E> {
         verdict
     }
 
-    /// Notes that a connection was opened.
-    pub(crate) fn recovered(&self) {
+    /// Notes that a connection was opened; true if that ends a row of failures.
+    pub(crate) fn recovered(&self) -> bool {
         // Ordering: Relaxed; a hint: a failure noted meanwhile may stay for one more success.
         if !self.troubled.load(Ordering::Relaxed) {
-            return;
+            return false;
         }
         let mut state = self.state.lock();
         let before = std::mem::replace(
@@ -104,6 +104,12 @@ impl<E> Outage<E> {
         self.troubled.store(false, Ordering::Relaxed);
         drop(state);
         drop(before);
+        true
+    }
+
+    /// How many attempts have failed in a row.
+    pub(crate) fn failures(&self) -> u32 {
+        self.state.lock().failures
     }
 
     /// Notes that the probe ended without a success: the next caller starts another.

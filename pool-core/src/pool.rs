@@ -2,22 +2,24 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::checkout::{self, Quick};
+use crate::checkout::{self, Quick, Vetted};
+use crate::clock;
 use crate::config::{Builder, Config};
-use crate::error::GetError;
+use crate::error::{BuildError, GetError};
 use crate::guard::{OwnedPooledConnection, PooledConnection};
+use crate::hooks::Hooks;
+use crate::lifecycle::{Manner, begin_close};
+use crate::options::GetOptions;
+use crate::policy::{QueueDiscipline, Reuse, ShedMode};
 use crate::put_back;
 use crate::raw::claim::Holder;
-use crate::raw::rare::Limits;
-use crate::rt::timeout;
-use crate::shared::{Core, Parts, Refusal, Shared};
-use crate::status::{CloseReport, Status};
+use crate::raw::rare::{Limits, Order, Shed as Shedding};
+use crate::shared::{Core, Parts, Shared};
+use crate::status::Status;
 
 /// A pool of connections; a handle that is cheap to clone.
 ///
@@ -57,7 +59,7 @@ struct Alive<B: Backend>(Arc<Core<B>>);
 
 impl<B: Backend> Drop for Alive<B> {
     fn drop(&mut self) {
-        begin_close(&self.0);
+        begin_close(&self.0, Manner::Polite);
     }
 }
 
@@ -84,19 +86,60 @@ impl<B: Backend> Pool<B> {
         Builder::new(backend)
     }
 
-    pub(crate) fn new(backend: Arc<B>, config: Config) -> Self {
+    pub(crate) fn new(
+        backend: Arc<B>,
+        config: Config,
+        hooks: Hooks<B::Connection>,
+    ) -> Result<Self, BuildError> {
         let capacity = config.capacity();
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let shed = match config.queue {
+            QueueDiscipline::Fifo => None,
+            QueueDiscipline::Shed(shed) => Some(Shedding {
+                target: clock::micros(shed.target),
+                interval: clock::micros(shed.interval),
+                floor: shed.floor,
+                shadow: shed.mode == ShedMode::Shadow,
+            }),
+        };
         let limits = Limits {
-            keep: config.pool_size,
+            keep: config.keep(config.pool_size, capacity),
             capacity,
             connecting: config.max_connecting,
             spread: cores.min(capacity / 4).max(1),
+            waiting: config.max_waiting.unwrap_or(usize::MAX),
+            shed,
         };
-        let core =
-            Arc::new_cyclic(|me| Core::<B>::new(limits, Shared::new(backend, config, me.clone())));
+        let order = match config.reuse {
+            Reuse::Packed => Order::Packed,
+            Reuse::Lifo => Order::Lifo,
+            Reuse::Fifo => Order::Fifo,
+        };
+        let budget = config.budget.clone();
+        let (weight, promised) = (config.budget_weight, config.min_idle);
+        let core = Arc::new_cyclic(|me| {
+            Core::<B>::new(
+                limits,
+                order,
+                Shared::new(backend, config, hooks, me.clone()),
+            )
+        });
+        if let Some(budget) = budget {
+            let joined = budget.join(&core, weight as usize, promised);
+            let ticket = joined.map_err(|promised| BuildError::BudgetTooSmall {
+                promised,
+                budget: budget.status().total,
+            })?;
+            // Set once, here.
+            let _ = core.outside.ticket.set(ticket);
+        }
         let alive = Arc::new(Alive(Arc::clone(&core)));
-        Self { core, alive }
+        Ok(Self { core, alive })
+    }
+
+    /// The name given to the builder.
+    pub fn name(&self) -> Option<&str> {
+        self.core.outside.config.name.as_deref()
     }
 
     /// The backend that opens this pool's connections.
@@ -135,9 +178,50 @@ impl<B: Backend> Pool<B> {
         async move {
             match checkout::quick(core, place) {
                 Quick::Fit(claim) => Ok(PooledConnection::new(claim)),
-                tried => checkout::slow(tried, place)
+                tried => checkout::slow(tried, GetOptions::new().place(place))
                     .await
                     .map(PooledConnection::new),
+            }
+        }
+    }
+
+    /// As [`get`](Self::get), waiting as the options say.
+    ///
+    /// # Cancel safety
+    /// As [`get`](Self::get).
+    #[inline]
+    pub fn get_with(
+        &self,
+        options: GetOptions,
+    ) -> impl Future<Output = Result<PooledConnection<'_, B>, GetError<B::Error>>> + Send {
+        let core = &*self.core;
+        async move {
+            match checkout::quick(core, options.place) {
+                Quick::Fit(claim) => Ok(PooledConnection::new(claim)),
+                tried => checkout::slow(tried, options)
+                    .await
+                    .map(PooledConnection::new),
+            }
+        }
+    }
+
+    /// As [`get_with`](Self::get_with), with a guard that borrows nothing.
+    ///
+    /// # Cancel safety
+    /// As [`get`](Self::get).
+    #[inline]
+    pub fn get_owned_with(
+        &self,
+        options: GetOptions,
+    ) -> impl Future<Output = Result<OwnedPooledConnection<B>, GetError<B::Error>>> + Send + use<B>
+    {
+        let core = Arc::clone(&self.core);
+        async move {
+            match checkout::quick(core, options.place) {
+                Quick::Fit(claim) => Ok(OwnedPooledConnection::new(claim)),
+                tried => checkout::slow(tried, options)
+                    .await
+                    .map(OwnedPooledConnection::new),
             }
         }
     }
@@ -162,15 +246,7 @@ impl<B: Backend> Pool<B> {
         place: &'static Location<'static>,
     ) -> impl Future<Output = Result<OwnedPooledConnection<B>, GetError<B::Error>>> + Send + use<B>
     {
-        let core = Arc::clone(&self.core);
-        async move {
-            match checkout::quick(core, place) {
-                Quick::Fit(claim) => Ok(OwnedPooledConnection::new(claim)),
-                tried => checkout::slow(tried, place)
-                    .await
-                    .map(OwnedPooledConnection::new),
-            }
-        }
+        self.get_owned_with(GetOptions::new().place(place))
     }
 
     /// Takes an idle connection, if there is one that needs neither a ping nor replacing.
@@ -195,14 +271,20 @@ impl<B: Backend> Pool<B> {
     ) -> Option<crate::raw::claim::Claim<Parts<B>, H>> {
         let mut skipped = Vec::new();
         let fit = loop {
-            match checkout::quick(holder.clone(), place) {
+            let (vetting, health) = match checkout::quick(holder.clone(), place) {
                 Quick::Fit(claim) => break Some(claim),
                 Quick::Nothing(_) => break None,
-                Quick::Unsure(vetting) => skipped.push(vetting),
+                Quick::Unsure(vetting, health) => (vetting, health),
+            };
+            match checkout::vet_now(vetting, health, place) {
+                Ok(Vetted::Fit(claim)) => break Some(claim),
+                Ok(Vetted::SentAway) => break None,
+                Ok(Vetted::Unfit) => {}
+                Err(due) => skipped.push(due),
             }
         };
         for vetting in skipped {
-            put_back::after_look(vetting);
+            put_back::unmoved(vetting.release());
         }
         fit
     }
@@ -212,76 +294,16 @@ impl<B: Backend> Pool<B> {
         self.core.outside.status(&self.core)
     }
 
-    /// Makes every connection that was opened before now unfit: idle ones are closed, those in use when they
-    /// come back, those being opened when they land.
-    ///
-    /// Nobody is interrupted, and nothing is opened before somebody wants it.
-    pub fn invalidate_all(&self) {
-        let shared = &self.core.outside;
-        while !shared.outdate(shared.generation()) {}
-        for claim in Core::<B>::claim_all(&self.core) {
-            put_back::close(claim);
-        }
+    pub(crate) fn core(&self) -> &Arc<Core<B>> {
+        &self.core
     }
 
-    /// Closes the pool: refuses newcomers and those who wait, closes what is idle, waits up to
-    /// [`close_deadline`](Builder::close_deadline) for what is in use, and closes that as it comes back.
-    ///
-    /// May be called any number of times and from many tasks: each waits for the same end. What comes back
-    /// later is closed all the same.
-    ///
-    /// # Cancel safety
-    /// May be dropped at any point; the pool stays closed, and goes on closing its connections.
-    pub fn close(&self) -> impl Future<Output = CloseReport> + Send {
-        let core = &self.core;
-        async move {
-            begin_close(core);
-            let shared = &core.outside;
-            let config = &shared.config;
-            drained_within(core, config.close_deadline, |status| {
-                status.in_use == 0 && status.connecting == 0
-            })
-            .await;
-            let limit = config.close_timeout.max(config.reset_timeout);
-            let held = shared.status(core).in_use;
-            drained_within(core, limit, |status| {
-                status.open + status.connecting <= held
-            })
-            .await;
-            CloseReport {
-                still_held: shared.holders(core),
-                abandoned: shared.status(core).abandoned,
-            }
-        }
-    }
-}
-
-/// Ready once the pool is `done`, at the latest after `limit`.
-async fn drained_within<B: Backend>(
-    core: &Core<B>,
-    limit: Duration,
-    done: impl Fn(&Status) -> bool,
-) {
-    let drained = async {
-        loop {
-            let mut vacated = pin!(core.outside.drained.notified());
-            // Registered before the look, so that a slot vacated in between is not missed.
-            vacated.as_mut().enable();
-            if done(&core.outside.status(core)) {
-                return;
-            }
-            vacated.await;
-        }
-    };
-    // Whoever has not come back in time stands in the report.
-    let _ = timeout(limit, drained).await;
-}
-
-/// Refuses everybody from now on, and begins to close what is idle.
-fn begin_close<B: Backend>(core: &Arc<Core<B>>) {
-    let idle = Core::<B>::close(core, &Refusal::Closed);
-    core.outside.shutdown.begin();
-    for closing in idle {
-        put_back::finish_closing(closing);
+    /// Whether this is the only handle, nothing is in use, and nobody waits.
+    pub(crate) fn is_unused(&self) -> bool {
+        let seen = self.core.counts();
+        Arc::strong_count(&self.alive) == 1
+            && seen.in_use() == 0
+            && seen.waiting == 0
+            && seen.connecting == 0
     }
 }

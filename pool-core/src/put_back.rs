@@ -4,18 +4,26 @@
 //! |---|---|
 //! | good | to the first in the queue, else among the idle; closed if `pool_size` are idle already |
 //! | in need of a reset | aside; maintenance resets it, then as above |
-//! | over its age, of a suspect generation, held by a panicking task | aside; maintenance closes it |
+//! | over its age, of a suspect generation, held for too long or by a panicking task, refused by a hook | aside; maintenance closes it |
 //! | broken | terminated on the spot; its room is free at once |
 //!
 //! Nothing here waits or does I/O, and all of it works outside a runtime.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::{Backend, Health, When};
-use crate::entry::{Entry, OUTCAST};
+use crate::clock;
+use crate::entry::{Entry, Facts, OUTCAST};
+use crate::events::EventKind;
+use crate::hooks::OnReturn;
 use crate::maintenance::{self, Job};
 use crate::raw::claim::{Claim, Closing, Holder};
+use crate::raw::core::Surplus;
+use crate::raw::rare::Why;
 use crate::shared::{Core, Parts, Shared};
+use crate::stats::CloseReason;
+use crate::tally::Timed;
 
 /// A claim whose connection is terminated if this is dropped: for the time in which user code looks at it.
 pub(crate) struct Vetting<B: Backend, H: Holder<Parts<B>>>(Option<Claim<Parts<B>, H>>);
@@ -31,18 +39,13 @@ impl<B: Backend, H: Holder<Parts<B>>> Vetting<B, H> {
         self.0.as_ref().expect("held until released")
     }
 
+    /// The connection, what is known of it, and what stands beside the core, at the same time.
     #[inline]
-    pub(crate) fn entry(&mut self) -> &mut Entry<B::Connection> {
-        let value = self.0.as_mut().expect("held until released").value_mut();
-        value.as_mut().expect("a slot in use holds a connection")
-    }
-
-    /// The connection, and what stands beside the core, at the same time.
-    #[inline]
-    pub(crate) fn split(&mut self) -> (&mut Entry<B::Connection>, &Shared<B>) {
-        let (value, core) = self.0.as_mut().expect("held until released").split();
+    pub(crate) fn split(&mut self) -> (&mut Entry<B::Connection>, &Facts, &Shared<B>) {
+        let (value, facts, core) = self.0.as_mut().expect("held until released").split();
         (
             value.as_mut().expect("a slot in use holds a connection"),
+            facts,
             &core.outside,
         )
     }
@@ -58,7 +61,28 @@ impl<B: Backend, H: Holder<Parts<B>>> Drop for Vetting<B, H> {
     #[inline]
     fn drop(&mut self) {
         if let Some(claim) = self.0.take() {
-            terminate(claim);
+            terminate(claim, CloseReason::Broken);
+        }
+    }
+}
+
+/// An idle connection that was taken out with others and waits for its turn: goes back if this is dropped.
+pub(crate) struct Untouched<B: Backend, H: Holder<Parts<B>>>(Option<Claim<Parts<B>, H>>);
+
+impl<B: Backend, H: Holder<Parts<B>>> Untouched<B, H> {
+    pub(crate) fn new(claim: Claim<Parts<B>, H>) -> Self {
+        Self(Some(claim))
+    }
+
+    pub(crate) fn take(mut self) -> Claim<Parts<B>, H> {
+        self.0.take().expect("taken once")
+    }
+}
+
+impl<B: Backend, H: Holder<Parts<B>>> Drop for Untouched<B, H> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.0.take() {
+            unmoved(claim);
         }
     }
 }
@@ -67,75 +91,114 @@ impl<B: Backend, H: Holder<Parts<B>>> Drop for Vetting<B, H> {
 #[inline]
 pub(crate) fn after_use<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, H>) {
     if std::thread::panicking() {
-        return close(claim);
+        return close(claim, CloseReason::Broken);
     }
     let mut vetting = Vetting::new(claim);
-    let (entry, shared) = vetting.split();
+    let (entry, facts, shared) = vetting.split();
     let now = shared.now();
+    if facts.is_timed() {
+        note_hold(shared, entry.timed);
+    }
     let health = shared.backend.check(&mut entry.conn, When::Return);
-    if health != Health::Good {
-        return unfit(vetting, health);
+    if health != Health::Good || entry.generation != shared.epoch() || now > facts.expires() {
+        return with_care(vetting, health, now);
     }
-    if entry.generation != shared.generation() || now > entry.expires {
-        return close(vetting.release());
+    facts.rest(now);
+    give(vetting.release(), now);
+}
+
+#[cold]
+fn note_hold<B: Backend>(shared: &Shared<B>, since: u64) {
+    let held = clock::exact().saturating_sub(since);
+    shared.tally.record(Timed::Hold, held);
+}
+
+/// Returns a connection that somebody must look at.
+#[cold]
+fn with_care<B: Backend, H: Holder<Parts<B>>>(
+    mut vetting: Vetting<B, H>,
+    health: Health,
+    now: u64,
+) {
+    let holder = vetting.claim().holder().clone();
+    let (entry, facts, shared) = vetting.split();
+    let overdue = facts.is_overdue();
+    let held = now.saturating_sub(facts.since());
+    shared.tell(|| EventKind::Returned {
+        connection: entry.serial,
+        held: Duration::from_micros(held),
+    });
+    facts.let_go(now);
+    match health {
+        Health::Good | Health::NeedsReset => {}
+        Health::Generation => {
+            let generation = entry.generation;
+            terminate(vetting.release(), CloseReason::Broken);
+            return suspect(&holder.core().outside, generation);
+        }
+        Health::Broken => return drop(vetting),
     }
-    entry.ping_at = ping_at(shared, now);
+    if entry.generation != shared.generation() {
+        return close(vetting.release(), CloseReason::Invalidated);
+    }
+    if now > facts.expires() {
+        return close(vetting.release(), CloseReason::Expired);
+    }
+    if overdue {
+        return close(vetting.release(), CloseReason::HeldTooLong);
+    }
+    if let Some(hook) = &shared.hooks.give_back
+        && hook(&mut entry.conn) == OnReturn::Close
+    {
+        return close(vetting.release(), CloseReason::Refused);
+    }
+    if health == Health::NeedsReset {
+        let core = shared.core().expect("a claim keeps its core alive");
+        let aside = Core::<B>::set_aside(vetting.release());
+        return maintenance::push(&core, Job::Reset(aside.into_owned(&core)));
+    }
+    facts.rest(now);
     give(vetting.release(), now);
 }
 
 /// Returns a connection that nobody has touched.
 pub(crate) fn untouched<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, H>) {
     let now = claim.core().outside.now();
+    claim.facts().let_go(now);
     give(claim, now);
 }
 
-/// Gives back a connection that `try_get` found in need of a closer look, and left alone.
-pub(crate) fn after_look<B: Backend, H: Holder<Parts<B>>>(mut vetting: Vetting<B, H>) {
-    let holder = vetting.claim().holder().clone();
-    let shared = &holder.core().outside;
-    let now = shared.now();
-    let entry = vetting.entry();
-    if entry.generation != shared.generation() || now > entry.expires {
-        close(vetting.release());
-    } else if now >= entry.ping_at {
-        give(vetting.release(), now);
-    } // Else `check` did not find it good: it is terminated.
-}
-
-/// From when on a connection that was last used now is pinged.
-#[inline]
-pub(crate) fn ping_at<B: Backend>(shared: &Shared<B>, now: u64) -> u64 {
-    now.saturating_add(shared.ping_after)
+/// Gives back a connection that was only looked at: it has been idle all the time.
+pub(crate) fn unmoved<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, H>) {
+    let now = claim.core().outside.now();
+    give(claim, now);
 }
 
 #[inline]
 fn give<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, H>, now: u64) {
-    if let Err(claim) = Core::<B>::give_back(claim)
-        && let Some(closing) = Core::<B>::settle(claim, now)
-    {
-        finish_closing(closing);
+    if let Err(claim) = Core::<B>::give_back(claim, |holder| trim::<B, H>(holder)) {
+        finish(Core::<B>::settle(claim, now));
     }
 }
 
+/// Closes what is idle beyond the pool's limits.
 #[cold]
-fn unfit<B: Backend, H: Holder<Parts<B>>>(mut vetting: Vetting<B, H>, health: Health) {
-    let holder = vetting.claim().holder().clone();
-    match health {
-        Health::NeedsReset => {
-            let core = holder
-                .core()
-                .outside
-                .core()
-                .expect("a claim keeps its core alive");
-            let aside = Core::<B>::set_aside(vetting.release());
-            maintenance::push(&core, Job::Reset(aside.into_owned(&core)));
-        }
-        Health::Generation => {
-            let generation = vetting.entry().generation;
-            drop(vetting);
-            suspect(&holder.core().outside, generation);
-        }
-        Health::Good | Health::Broken => drop(vetting),
+pub(crate) fn trim<B: Backend, H: Holder<Parts<B>>>(holder: &H) {
+    finish(Core::<B>::trim(holder));
+}
+
+/// Closes what came back and is not kept.
+pub(crate) fn finish<B: Backend, H: Holder<Parts<B>>>(
+    surplus: impl IntoIterator<Item = Surplus<Parts<B>, H>>,
+) {
+    for (closing, why) in surplus {
+        let reason = match why {
+            Why::Surplus => CloseReason::Overflow,
+            Why::Resized => CloseReason::Resized,
+            Why::Yielded => CloseReason::Yielded,
+            Why::Closed => CloseReason::PoolClosed,
+        };
+        finish_closing(closing, reason);
     }
 }
 
@@ -146,31 +209,44 @@ pub(crate) fn suspect<B: Backend>(shared: &Shared<B>, generation: u64) {
         return; // Known already, and connections opened since are spared.
     }
     let Some(core) = shared.core() else { return };
-    for claim in Core::<B>::claim_all(&core) {
+    for claim in Core::<B>::take_idle_where(&core, |_| true) {
         maintenance::push(&core, Job::Check(Core::<B>::set_aside(claim)));
     }
 }
 
 /// Takes a connection out of use, to be closed politely by maintenance.
 #[cold]
-pub(crate) fn close<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, H>) {
-    finish_closing(Core::<B>::retire(claim));
+pub(crate) fn close<B: Backend, H: Holder<Parts<B>>>(
+    claim: Claim<Parts<B>, H>,
+    reason: CloseReason,
+) {
+    let now = claim.core().outside.now();
+    claim.facts().let_go(now);
+    finish_closing(Core::<B>::retire(claim), reason);
 }
 
 /// Hands a connection that is to be closed to maintenance.
-pub(crate) fn finish_closing<B: Backend, H: Holder<Parts<B>>>(closing: Closing<Parts<B>, H>) {
+pub(crate) fn finish_closing<B: Backend, H: Holder<Parts<B>>>(
+    closing: Closing<Parts<B>, H>,
+    reason: CloseReason,
+) {
     let core = closing.holder().core().outside.core();
     let core: Arc<Core<B>> = core.expect("a claim keeps its core alive");
-    maintenance::push(&core, Job::Close(closing.into_owned(&core)));
+    maintenance::push(&core, Job::Close(closing.into_owned(&core), reason));
 }
 
 /// Closes a connection on the spot, without I/O.
 #[cold]
-pub(crate) fn terminate<B: Backend, H: Holder<Parts<B>>>(mut claim: Claim<Parts<B>, H>) {
+pub(crate) fn terminate<B: Backend, H: Holder<Parts<B>>>(
+    mut claim: Claim<Parts<B>, H>,
+    reason: CloseReason,
+) {
     let entry = claim.value_mut().take();
     let holder = claim.holder().clone();
+    let shared = &holder.core().outside;
+    claim.facts().let_go(shared.now());
     if let Some(entry) = entry {
-        holder.core().outside.terminate(entry.conn);
+        shared.terminate(entry, reason);
     }
     Core::<B>::discard(claim);
     note_vacated(holder.core());

@@ -5,19 +5,32 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location};
 use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::clock;
-use crate::config::{Config, PrePing};
+use crate::config::Config;
 use crate::entry::{Entry, Facts};
 use crate::error::ConnectError;
+use crate::events::{EventKind, Hub};
+use crate::hooks::Hooks;
+use crate::housekeeping::Rounds;
 use crate::maintenance::Work;
 use crate::outage::Outage;
+use crate::policy::{PrePing, QueueDiscipline};
 use crate::raw;
+use crate::raw::budget::Ticket;
 use crate::raw::claim::{Claim, Holder};
+use crate::raw::wait::{Ask, NEVER};
+use crate::raw::whole::Live;
+use crate::stats::CloseReason;
 use crate::status::{Holder as HeldBy, Status};
+use crate::tally::{Tally, Timed};
 use crate::timekeeper::Keepers;
+
+/// The bit of the epoch that says that checkouts and returns are watched.
+const WATCHED: u64 = 1;
 
 /// The types that fill in the protocol for a backend.
 pub(crate) struct Parts<B>(PhantomData<B>);
@@ -32,8 +45,18 @@ impl<B: Backend> raw::Parts for Parts<B> {
     type Outside = Shared<B>;
     type Mark = &'static Location<'static>;
 
+    const COARSE: u64 = 4 * clock::PERIOD.as_micros() as u64;
+
+    fn exact(_coarse: u64) -> u64 {
+        clock::exact()
+    }
+
+    fn ticket(outside: &Shared<B>) -> Option<&Ticket> {
+        outside.ticket.get()
+    }
+
     fn handed(facts: &Facts, mark: Self::Mark, now: u64) {
-        facts.note(mark, now);
+        facts.hand(mark, now);
     }
 
     fn stray<H: Holder<Self>>(claim: Claim<Self, H>) {
@@ -62,13 +85,24 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) config: Config,
     /// How long a connection may be idle before it is pinged; `u64::MAX` for ever.
     pub(crate) ping_after: u64,
-    /// Raised to make every connection opened (or checked) before now suspect.
-    generation: AtomicU64,
+    /// The generation, raised to make every connection opened (or checked) before now suspect; and in its
+    /// lowest bit, whether checkouts and returns are watched. One comparison on the fast way settles both.
+    epoch: AtomicU64,
+    pub(crate) hooks: Hooks<B::Connection>,
+    pub(crate) hub: Hub,
+    pub(crate) tally: Tally,
+    pub(crate) rounds: Rounds,
+    /// `pool_size` and how many may exist, as they are since the last `resize`.
+    pub(crate) limits: Mutex<(usize, usize)>,
+    pub(crate) ticket: OnceLock<Ticket>,
+    serials: AtomicU64,
     pub(crate) outage: Outage<B::Error>,
     pub(crate) work: Work<B>,
     pub(crate) shutdown: Shutdown,
     /// Told whenever a slot of a closed pool is vacated.
     pub(crate) drained: Notify,
+    /// Told whenever an attempt to open a connection has ended.
+    pub(crate) attempted: Notify,
     /// Tells timekeepers that somebody's time is over sooner than they thought.
     pub(crate) sooner: Notify,
     pub(crate) abandoned: AtomicU64,
@@ -78,21 +112,35 @@ pub(crate) struct Shared<B: Backend> {
 }
 
 impl<B: Backend> Shared<B> {
-    pub(crate) fn new(backend: Arc<B>, config: Config, me: Weak<Core<B>>) -> Self {
+    pub(crate) fn new(
+        backend: Arc<B>,
+        config: Config,
+        hooks: Hooks<B::Connection>,
+        me: Weak<Core<B>>,
+    ) -> Self {
         let ping_after = match config.pre_ping {
             PrePing::Never => u64::MAX,
             PrePing::Always => 0,
             PrePing::IdleFor(span) => clock::micros(span),
         };
+        let watch = hooks.watch_use() || config.max_hold.is_some();
         Self {
+            ping_after,
+            epoch: AtomicU64::new(u64::from(watch)),
+            hooks,
+            hub: Hub::default(),
+            tally: Tally::default(),
+            rounds: Rounds::default(),
+            limits: Mutex::new((config.pool_size, config.capacity())),
+            ticket: OnceLock::new(),
+            serials: AtomicU64::new(0),
             backend,
             config,
-            ping_after,
-            generation: AtomicU64::new(0),
             outage: Outage::new(),
             work: Work::new(),
             shutdown: Shutdown::default(),
             drained: Notify::new(),
+            attempted: Notify::new(),
             sooner: Notify::new(),
             abandoned: AtomicU64::new(0),
             runtime: Mutex::new(Handle::try_current().ok()),
@@ -110,24 +158,82 @@ impl<B: Backend> Shared<B> {
         clock::now(self.config.time_source)
     }
 
+    /// What a connection's generation must be for the fast way: its own, and nobody watches.
     #[inline]
-    pub(crate) fn generation(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         // Ordering: Relaxed; a number on its own. A checkout racing with `outdate` may miss it, as one that
         // came a moment earlier would.
-        self.generation.load(Ordering::Relaxed)
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.epoch() & !WATCHED
     }
 
     /// Makes all connections of a generation suspect; false if that was done before.
     pub(crate) fn outdate(&self, generation: u64) -> bool {
-        // Ordering: Relaxed, as in `generation`.
-        self.generation
-            .compare_exchange(
-                generation,
-                generation + 1,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            )
-            .is_ok()
+        // Ordering: Relaxed, as in `epoch`.
+        let outdated = self
+            .epoch
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |epoch| {
+                (epoch & !WATCHED == generation).then_some(epoch + 2)
+            });
+        if outdated.is_ok() {
+            self.tell(|| EventKind::GenerationEnded);
+        }
+        outdated.is_ok()
+    }
+
+    /// Sends checkouts and returns the watched way, if anybody has an interest in them.
+    pub(crate) fn watch(&self) {
+        let watch =
+            self.hooks.watch_use() || self.config.max_hold.is_some() || self.hub.is_observed();
+        // Ordering: Relaxed, as in `epoch`.
+        if watch {
+            self.epoch.fetch_or(WATCHED, Ordering::Relaxed);
+        } else {
+            self.epoch.fetch_and(!WATCHED, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells observers what happened, if there are any.
+    #[inline]
+    pub(crate) fn tell(&self, kind: impl FnOnce() -> EventKind) {
+        #[cfg(feature = "tracing")]
+        {
+            let kind = kind();
+            crate::trace::event(self.config.name.as_deref(), &kind);
+            if self.hub.is_observed() {
+                self.tell_hub(kind);
+            }
+        }
+        #[cfg(not(feature = "tracing"))]
+        if self.hub.is_observed() {
+            self.tell_hub(kind());
+        }
+    }
+
+    #[cold]
+    fn tell_hub(&self, kind: EventKind) {
+        self.hub.tell(kind);
+        if !self.hub.is_observed() {
+            self.watch();
+        }
+    }
+
+    /// When a timer must look at somebody who joins the queue; `None` if never.
+    pub(crate) fn first_look<M>(&self, ask: &Ask<M>) -> Option<u64> {
+        let shed = match &self.config.queue {
+            QueueDiscipline::Fifo => NEVER,
+            QueueDiscipline::Shed(shed) => ask.now.saturating_add(clock::micros(shed.interval)),
+        };
+        Some(ask.deadline.min(shed)).filter(|at| *at != NEVER)
+    }
+
+    /// The number of the next connection.
+    pub(crate) fn next_serial(&self) -> u64 {
+        // Ordering: Relaxed; only distinct values matter.
+        self.serials.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The runtime to spawn on: the current one, else one that was seen before.
@@ -157,20 +263,37 @@ impl<B: Backend> Shared<B> {
         }
     }
 
-    /// Closes a connection on the spot, without I/O. A panic of the backend's goes no further: whoever calls
-    /// has a slot to free, and may be unwinding already.
-    pub(crate) fn terminate(&self, conn: B::Connection) {
-        let terminated = AssertUnwindSafe(|| self.backend.terminate(conn));
+    /// Notes that a connection is being closed, and asks the hook. Its panics go no further: whoever calls has a
+    /// slot to free, and may be unwinding already.
+    pub(crate) fn closing(&self, entry: &mut Entry<B::Connection>, reason: CloseReason) {
+        self.tally.closed(reason);
+        let age = self.now().saturating_sub(entry.born);
+        self.tally.record(Timed::Age, age);
+        self.tell(|| EventKind::Closed {
+            connection: entry.serial,
+            reason,
+        });
+        if let Some(hook) = &self.hooks.close {
+            let told = AssertUnwindSafe(|| hook(&mut entry.conn, reason));
+            drop(std::panic::catch_unwind(told));
+        }
+    }
+
+    /// Closes a connection on the spot, without I/O. A panic of the backend's goes no further, as in
+    /// [`closing`](Self::closing).
+    pub(crate) fn terminate(&self, mut entry: Entry<B::Connection>, reason: CloseReason) {
+        self.closing(&mut entry, reason);
+        let terminated = AssertUnwindSafe(|| self.backend.terminate(entry.conn));
         drop(std::panic::catch_unwind(terminated));
     }
 
     /// The pool's numbers.
     pub(crate) fn status(&self, core: &Core<B>) -> Status {
         let counts = core.counts();
-        let size = self.config.pool_size;
+        let (size, capacity) = *self.limits.lock();
         Status {
             size,
-            capacity: self.config.capacity(),
+            capacity,
             open: counts.taken - counts.connecting,
             idle: counts.idle,
             in_use: counts.in_use(),
@@ -181,6 +304,7 @@ impl<B: Backend> Shared<B> {
             waiting: counts.waiting,
             detached: counts.detached,
             abandoned: self.abandoned.load(Ordering::Relaxed),
+            suspended: counts.suspended,
             closed: counts.closed,
         }
     }
@@ -189,16 +313,22 @@ impl<B: Backend> Shared<B> {
     pub(crate) fn holders(&self, core: &Core<B>) -> Vec<HeldBy> {
         let now = self.now();
         let mut holders = Vec::new();
-        core.each_in_use(|facts| {
-            if let Some((place, since)) = facts.read() {
-                // Each reader of the coarse clock may see it at another moment.
-                let held = std::time::Duration::from_micros(now.saturating_sub(since));
-                holders.push(HeldBy { place, held });
+        core.each_live(|live, facts| {
+            if live == Live::InUse {
+                holders.extend(held_by(facts, now));
             }
         });
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.held));
         holders
     }
+}
+
+/// Who holds the connection in use to which these facts belong.
+pub(crate) fn held_by(facts: &Facts, now: u64) -> Option<HeldBy> {
+    let (place, since) = facts.read()?;
+    // Each reader of the coarse clock may see it at another moment.
+    let held = Duration::from_micros(now.saturating_sub(since));
+    Some(HeldBy { place, held })
 }
 
 /// Ends a pool's tasks.

@@ -10,6 +10,7 @@ use std::time::Duration;
 /// claimed without the lock, so `idle` and `in_use` may each be off by those claimed meanwhile, never
 /// below zero. `Display` gives one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Status {
     /// How many connections the pool keeps (`pool_size`).
@@ -37,6 +38,8 @@ pub struct Status {
     /// Given up on while closing, because the other side had not let go within `close_timeout`. Each may
     /// still exist on the server, outside `open`.
     pub abandoned: u64,
+    /// Whether the pool hands out nothing for now.
+    pub suspended: bool,
     /// Whether the pool is closed.
     pub closed: bool,
 }
@@ -49,14 +52,20 @@ impl fmt::Display for Status {
              {} closing, {} waiting{}",
             self.size,
             self.overflow,
-            self.capacity - self.size,
+            self.capacity.saturating_sub(self.size),
             self.idle,
             self.in_use,
             self.connecting,
             self.resetting,
             self.closing,
             self.waiting,
-            if self.closed { ", closed" } else { "" }
+            if self.closed {
+                ", closed"
+            } else if self.suspended {
+                ", suspended"
+            } else {
+                ""
+            }
         )
     }
 }

@@ -16,7 +16,9 @@ pub(crate) use random::*;
 #[cfg(not(any(pool_loom, pool_shuttle)))]
 mod plain {
     pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
@@ -90,7 +92,9 @@ mod random {
 #[cfg(pool_loom)]
 mod checked {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
     pub(crate) use loom::sync::{Arc, MutexGuard};
 
     /// Shrunk, so that two slots already need two words.

@@ -2,7 +2,7 @@
 
 use loom::thread;
 
-use super::{assert_at_rest, check, close, get, give, opened, queue, rig};
+use super::{assert_at_rest, check, close, close_now, get, give, opened, queue, rig};
 use crate::raw::core::Core;
 use crate::raw::wait::Wait;
 
@@ -15,7 +15,7 @@ fn closing_meets_a_return() {
         let held = opened(&rig, 1);
         let returning = thread::spawn(move || give(held));
         for closing in Core::close(&rig, &"closed") {
-            close(Some(closing));
+            close_now(closing);
         }
         returning.join().unwrap();
         assert_closed(&rig);
@@ -35,7 +35,7 @@ fn closing_meets_a_caller_and_a_return() {
         });
         let returning = thread::spawn(move || give(held));
         for closing in Core::close(&rig, &"closed") {
-            close(Some(closing));
+            close_now(closing);
         }
         returning.join().unwrap();
         caller.join().unwrap();
@@ -53,7 +53,7 @@ fn closing_meets_a_landing() {
         let opening = queue(wait.as_mut()).expect("there is room");
         let opener = thread::spawn(move || close(Core::landed(opening, 1, 0)));
         for closing in Core::close(&rig, &"closed") {
-            close(Some(closing));
+            close_now(closing);
         }
         drop(wait);
         opener.join().unwrap();
@@ -82,7 +82,7 @@ fn closing_meets_the_end_of_a_reset() {
         let aside = Core::set_aside(opened(&rig, 1));
         let resetting = thread::spawn(move || close(Core::ready(aside, 0)));
         for closing in Core::close(&rig, &"closed") {
-            close(Some(closing));
+            close_now(closing);
         }
         resetting.join().unwrap();
         assert_closed(&rig);

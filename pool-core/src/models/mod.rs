@@ -4,21 +4,25 @@
 //! Run them with `cargo xtask models`. Each says what breaks it, and was seen to break that way. The
 //! scaffolding orders nothing: threads are joined, values are plain.
 
+mod budget;
 mod cancelling;
 mod claims;
 mod closing;
 mod joining;
 mod opening;
 mod overflow;
+mod resizing;
+mod suspending;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use crate::raw::Parts;
+use crate::raw::budget::Ticket;
 use crate::raw::claim::{Claim, Closing, Holder, Opening};
-use crate::raw::core::Core;
-use crate::raw::rare::{Counts, Limits};
+use crate::raw::core::{Core, Surplus};
+use crate::raw::rare::{Counts, Limits, Order};
 use crate::raw::wait::{Ask, NEVER, Turn, Wait};
 use crate::sync::Arc;
 
@@ -30,8 +34,18 @@ impl Parts for Numbers {
     type Facts = ();
     type Refusal = &'static str;
     type Guarded = ();
-    type Outside = ();
+    type Outside = Option<Ticket>;
     type Mark = ();
+
+    const COARSE: u64 = 0;
+
+    fn exact(coarse: u64) -> u64 {
+        coarse
+    }
+
+    fn ticket(outside: &Option<Ticket>) -> Option<&Ticket> {
+        outside.as_ref()
+    }
 
     fn handed((): &(), (): (), _now: u64) {}
 
@@ -52,19 +66,17 @@ fn check(preemptions: usize, story: impl Fn() + Send + Sync + 'static) {
 
 /// A core that keeps `keep` connections and may have `capacity`.
 fn rig(keep: usize, capacity: usize) -> Rig {
-    Arc::new(Core::new(
-        Limits {
-            keep,
-            capacity,
-            connecting: capacity,
-            spread: 1,
-        },
-        (),
-    ))
+    rig_with(Limits::plain(keep, capacity), Order::Packed)
+}
+
+fn rig_with(limits: Limits, order: Order) -> Rig {
+    Arc::new(Core::new(limits, order, None))
 }
 
 const PATIENT: Ask<()> = Ask {
     deadline: NEVER,
+    since: 0,
+    now: 0,
     first: false,
     only_with_room: false,
     mark: (),
@@ -127,17 +139,26 @@ async fn wait_for(wait: Wait<Numbers, Rig>) -> Option<Held> {
 
 /// Returns a connection as the pool does.
 fn give<H: Holder<Numbers>>(claim: Claim<Numbers, H>) {
-    if let Err(claim) = Core::give_back(claim) {
+    let kept = Core::give_back(claim, |holder| {
+        for surplus in Core::trim(holder) {
+            close(Some(surplus));
+        }
+    });
+    if let Err(claim) = kept {
         close(Core::settle(claim, 0));
     }
 }
 
 /// Closes what was one too many.
-fn close<H: Holder<Numbers>>(closing: Option<Closing<Numbers, H>>) {
-    if let Some(mut closing) = closing {
-        closing.value_mut().take();
-        Core::vacate(closing);
+fn close<H: Holder<Numbers>>(surplus: Option<Surplus<Numbers, H>>) {
+    if let Some((closing, _)) = surplus {
+        close_now(closing);
     }
+}
+
+fn close_now<H: Holder<Numbers>>(mut closing: Closing<Numbers, H>) {
+    closing.value_mut().take();
+    Core::vacate(closing);
 }
 
 /// Closes a connection in use on the spot.
@@ -162,7 +183,7 @@ fn assert_at_rest(rig: &Rig, idle: usize) {
     for claim in held {
         assert!(claim.value().is_some(), "an idle slot holds a connection");
         assert!(
-            Core::give_back(claim).is_ok(),
+            Core::give_back(claim, |_| panic!("nothing is too many")).is_ok(),
             "no flag is up, so a return needs no mutex"
         );
     }

@@ -6,7 +6,7 @@
 
 use super::Parts;
 use super::core::Core;
-use super::slot::Seat;
+use super::slot::{Seat, SlotId};
 use crate::sync::Arc;
 
 /// Keeps a core alive, by a borrow or by a count.
@@ -46,10 +46,6 @@ impl<P: Parts, H: Holder<P>> Claim<P, H> {
         Self { seat, holder }
     }
 
-    pub(super) fn seat(&self) -> &Seat<P> {
-        &self.seat
-    }
-
     #[inline]
     pub(super) fn into_parts(self) -> (Seat<P>, H) {
         (self.seat, self.holder)
@@ -77,15 +73,21 @@ impl<P: Parts, H: Holder<P>> Claim<P, H> {
         self.seat.value_mut()
     }
 
-    /// The slot's value and the core, at the same time.
+    /// The slot's value, its facts and the core, at the same time.
     #[inline]
-    pub(crate) fn split(&mut self) -> (&mut Option<P::Value>, &Core<P>) {
-        (self.seat.value_mut(), self.holder.core())
+    pub(crate) fn split(&mut self) -> (&mut Option<P::Value>, &P::Facts, &Core<P>) {
+        let (value, facts) = self.seat.split();
+        (value, facts, self.holder.core())
     }
 
     #[inline]
     pub(crate) fn facts(&self) -> &P::Facts {
         &self.seat.slot().facts
+    }
+
+    /// Where its slot stands.
+    pub(crate) fn id(&self) -> SlotId {
+        self.seat.id()
     }
 
     /// The same claim, kept alive by a count instead of a borrow.
@@ -130,6 +132,18 @@ counted! {
     /// to [`landed`](Core::landed) or [`give_up`](Core::give_up).
     Opening
 }
+impl<P: Parts, H: Holder<P>> Opening<P, H> {
+    pub(crate) fn facts(&self) -> &P::Facts {
+        self.0.facts()
+    }
+}
+
+impl<P: Parts, H: Holder<P>> Resetting<P, H> {
+    pub(crate) fn facts(&self) -> &P::Facts {
+        self.0.facts()
+    }
+}
+
 counted! {
     /// A slot whose connection is being reset or checked after its return. Goes on to
     /// [`ready`](Core::ready) or [`spoil`](Core::spoil).

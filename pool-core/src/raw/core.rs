@@ -1,14 +1,22 @@
-//! Every transition that takes the mutex.
+//! Checking out and returning under the mutex.
 //!
-//! Claiming an idle slot and giving it back are lock-free ([`idle`](super::idle)); all the rest is here:
-//! joining and leaving the queue, handing over, opening, closing, trimming overflow. The mutex is held for a
-//! few dozen instructions at a time. Wakers are gathered under it and woken after it ([`Locked`]); nothing
-//! of the user's runs while it is held.
+//! Claiming an idle slot and giving it back are lock-free ([`idle`](super::idle)); all the rest takes the
+//! mutex: here joining and leaving the queue, handing over, and the one place where room comes free; opening
+//! in [`opening`](super::opening), waits that end without a connection in [`ending`](super::ending), what
+//! concerns the whole pool in [`whole`](super::whole). The mutex is held for a few dozen instructions at a
+//! time. Wakers are gathered under it and woken after it ([`Locked`]); nothing of the user's runs while it is
+//! held.
 //!
 //! # Slots
 //! What state a slot is in is written down in two places that never contradict each other: its idle bit
-//! (idle or not), and its page's [`Ledger`] under the mutex (vacant, opening, resetting, closing, or none of
-//! these: idle or in use).
+//! (idle or not), and its page's [`Ledger`](super::rare::Ledger) under the mutex (vacant, opening, parked,
+//! resetting, closing, or none of these: idle by its bit, or in use).
+//!
+//! # The gate
+//! `WAITING` is up while somebody waits, and also while something else forbids that a return sets a bit: the
+//! pool is closed, suspended, holds more than it may, owes connections to its budget, or hands out in an
+//! order. Whoever shuts the gate for one of those reasons takes away all bits that are set right after. So no
+//! bit is ever set while it is up, and a newcomer finds nothing to overtake with.
 //!
 //! # Room
 //! Room comes free in one place, [`Core::free_room`], and that tells the queue before anybody else can
@@ -18,21 +26,20 @@ use std::pin::Pin;
 use std::task::Waker;
 
 use super::Parts;
-use super::claim::{Claim, Closing, Holder, Opening, Resetting};
-use super::idle::{IdleSet, MustLock};
-use super::rare::{Counts, Ledger, Limits, Locked, Rare, State};
-use super::slot::{Page, Pages, Seat};
-use super::wait::{Ask, Left, NEVER, Node, Outcome, Queue};
-use super::word::{Bit, Flag, Word};
-use crate::sync::{Mutex, SLOTS_PER_WORD};
-
-/// How many waits end under one hold of the mutex.
-const BATCH: usize = 64;
+use super::claim::{Claim, Closing, Holder, Resetting};
+use super::idle::{Given, IdleSet};
+use super::queue::{Left, Node, Outcome, Queue};
+use super::rare::{Debt, Limits, Locked, Order, Rare, State, Why};
+use super::slot::Seat;
+use super::wait::Ask;
+use super::word::Flag;
+use crate::sync::Mutex;
 
 /// One pool's slots, queue and limits.
 pub(crate) struct Core<P: Parts> {
-    idle: IdleSet<P>,
+    pub(super) idle: IdleSet<P>,
     rare: Mutex<Rare<P>>,
+    pub(super) order: Order,
     pub(crate) outside: P::Outside,
 }
 
@@ -42,43 +49,79 @@ pub(super) enum Joined<P: Parts> {
     Queued(Option<Seat<P>>),
     Got(Seat<P>),
     NoRoom,
+    Full,
     Closed,
 }
 
+/// A connection that came back and is to be closed, and why.
+pub(crate) type Surplus<P, H> = (Closing<P, H>, Why);
+
 impl<P: Parts> Core<P> {
-    pub(crate) fn new(limits: Limits, outside: P::Outside) -> Self {
-        // One word while there is overflow to trim and one suffices: then trimming is a count of bits.
-        let spread = if limits.keep < limits.capacity {
-            1
-        } else {
-            limits.spread.max(1)
-        };
-        let pages = limits.capacity.div_ceil(SLOTS_PER_WORD).max(spread).max(1);
+    pub(crate) fn new(mut limits: Limits, order: Order, outside: P::Outside) -> Self {
+        if limits.keep < limits.capacity {
+            // One word while there is overflow to trim and one suffices: then trimming is a count of bits.
+            limits.spread = 1;
+        }
         Self {
-            idle: IdleSet::new(Pages::new(limits.capacity, pages), limits.keep),
-            rare: Mutex::new(Rare::new(limits)),
+            idle: IdleSet::new(),
+            rare: Mutex::new(Rare::new(limits, order != Order::Packed)),
+            order,
             outside,
         }
     }
 
     pub(super) fn lock(&self) -> Locked<'_, P> {
-        Locked::new(&self.rare)
+        Locked::new(self, self.rare.lock())
     }
 
     // ---- checkout ----
 
-    /// Takes an idle slot; the holder comes back if there is none. Never waits, never locks.
+    /// Takes an idle slot; the holder comes back if there is none. Never waits; locks only in a pool with an
+    /// order.
     #[inline]
     pub(crate) fn claim<H: Holder<P>>(holder: H) -> Result<Claim<P, H>, H> {
-        match holder.core().idle.claim() {
-            Some(seat) => Ok(Claim::new(seat, holder)),
-            None => Err(holder),
-        }
+        let core = holder.core();
+        let seat = match core.idle.claim() {
+            Some(seat) => seat,
+            None if core.order == Order::Packed => return Err(holder),
+            None => match core.claim_in_order() {
+                Some(seat) => seat,
+                None => return Err(holder),
+            },
+        };
+        Ok(Claim::new(seat, holder))
+    }
+
+    #[cold]
+    fn claim_in_order(&self) -> Option<Seat<P>> {
+        let mut locked = self.lock();
+        // Nothing is parked while somebody waits, unless the pool is suspended.
+        (!locked.suspended)
+            .then(|| self.take_idle(&mut locked))
+            .flatten()
     }
 
     /// As [`claim`](Self::claim), leaving the holder to its owner.
     pub(crate) fn claim_by<H: Holder<P>>(holder: &H) -> Option<Claim<P, H>> {
         Self::claim(holder.clone()).ok()
+    }
+
+    /// Takes an idle slot, wherever it stands.
+    pub(super) fn take_idle(&self, locked: &mut Locked<'_, P>) -> Option<Seat<P>> {
+        let parked = match self.order {
+            Order::Fifo => locked.parked.pop_front(),
+            Order::Lifo | Order::Packed => locked.parked.pop_back(),
+        };
+        let Some(seat) = parked else {
+            return self.idle.claim();
+        };
+        locked.note(seat.id(), State::Parked, State::Live);
+        Some(seat)
+    }
+
+    /// How many slots are idle.
+    pub(super) fn idle_count(&self, locked: &Locked<'_, P>) -> usize {
+        self.idle.count() + locked.parked.len()
     }
 
     /// Takes a place in the queue, or what makes that unnecessary.
@@ -96,22 +139,37 @@ impl<P: Parts> Core<P> {
         if locked.closed {
             return Joined::Closed;
         }
-        if ask.only_with_room {
-            let ahead = if ask.first { 0 } else { locked.queue.len() };
-            let room = locked.limits.capacity - locked.taken;
-            if ahead >= locked.connecting + room {
-                // Nothing is idle while somebody waits, and otherwise what is idle is taken.
-                return self.idle.claim().map_or(Joined::NoRoom, Joined::Got);
-            }
+        let ahead = if ask.first { 0 } else { locked.queue.len() };
+        let room = if locked.suspended { 0 } else { locked.room() };
+        let served = locked.connecting + room;
+        let bound = served.saturating_add(locked.limits.waiting);
+        if ahead >= bound || (ask.only_with_room && ahead >= served) {
+            // Nothing is idle while somebody waits, and otherwise what is idle is taken.
+            let idle =
+                (!locked.suspended && locked.queue.is_empty()).then(|| self.take_idle(&mut locked));
+            return match idle.flatten() {
+                Some(seat) => Joined::Got(seat),
+                None if ask.only_with_room => Joined::NoRoom,
+                None => Joined::Full,
+            };
         }
-        if locked.queue.is_empty()
-            && let Err(seat) = self.idle.raise_waiting()
-        {
-            self.idle.lower(Flag::Waiting);
-            return Joined::Got(seat);
+        if locked.queue.is_empty() && !locked.suspended {
+            if !locked.parked.is_empty()
+                && let Some(seat) = self.take_idle(&mut locked)
+            {
+                return Joined::Got(seat);
+            }
+            if !locked.waiting {
+                if let Err(seat) = self.idle.raise_waiting() {
+                    self.idle.lower(Flag::Waiting);
+                    return Joined::Got(seat);
+                }
+                locked.waiting = true;
+            }
         }
         // SAFETY: by our own contract.
         unsafe { locked.queue.join(node, waker, ask) };
+        self.shed(&mut locked, ask.now);
         beside(&mut locked.guarded);
         Joined::Queued(self.reserve(&mut locked))
     }
@@ -128,80 +186,174 @@ impl<P: Parts> Core<P> {
     }
 
     /// What the queue owes when somebody has left it.
-    fn after_leaving(&self, locked: &mut Locked<'_, P>, left: &Left) {
+    pub(super) fn after_leaving(&self, locked: &mut Locked<'_, P>, left: &Left) {
         if locked.queue.is_empty() {
-            if !locked.closed {
-                self.idle.lower(Flag::Waiting);
-            }
+            self.open_gate(locked);
         } else if left.waker.is_none() {
             Self::nudge(locked);
+        }
+        self.sate(locked);
+    }
+
+    /// Gives back what the budget holds ready for this pool, if nobody here wants it any more.
+    pub(super) fn sate(&self, locked: &mut Locked<'_, P>) {
+        if locked.wanted() == 0
+            && let Some(ticket) = P::ticket(&self.outside)
+            && ticket.sated()
+        {
+            locked.budget_moved = true;
         }
     }
 
     /// Wakes a waiter to open a connection, if one is wanted.
-    fn nudge(locked: &mut Locked<'_, P>) {
+    pub(super) fn nudge(locked: &mut Locked<'_, P>) {
         if locked.wanted() > 0 {
             let waker = locked.queue.nudge();
             locked.wake_later(waker);
         }
     }
 
+    /// Lowers `WAITING`, if nothing holds it up.
+    pub(super) fn open_gate(&self, locked: &mut Locked<'_, P>) {
+        if locked.waiting && locked.queue.is_empty() && !locked.gated() {
+            locked.waiting = false;
+            self.idle.lower(Flag::Waiting);
+        }
+    }
+
+    /// Raises `WAITING`, if something asks for that. What is idle is to be taken away afterwards.
+    pub(super) fn shut_gate(&self, locked: &mut Locked<'_, P>) {
+        if !locked.waiting && locked.gated() {
+            locked.waiting = true;
+            self.idle.raise(Flag::Waiting);
+        }
+    }
+
     // ---- return ----
 
     /// Gives a slot back without the mutex; the claim comes back if that can't be done.
+    ///
+    /// `surplus` is called where the pool was made smaller meanwhile: somebody must [`trim`](Self::trim) it.
     #[inline]
-    pub(crate) fn give_back<H: Holder<P>>(claim: Claim<P, H>) -> Result<(), Claim<P, H>> {
+    pub(crate) fn give_back<H: Holder<P>>(
+        claim: Claim<P, H>,
+        surplus: impl FnOnce(&H),
+    ) -> Result<(), Claim<P, H>> {
         let (seat, holder) = claim.into_parts();
-        holder
-            .core()
-            .idle
-            .give(seat)
-            .map_err(|MustLock(seat)| Claim::new(seat, holder))
+        match holder.core().idle.give(seat) {
+            Given::Idle => Ok(()),
+            Given::Surplus => {
+                surplus(&holder);
+                Ok(())
+            }
+            Given::MustLock(seat) => Err(Claim::new(seat, holder)),
+        }
     }
 
     /// Gives a slot back under the mutex: to the first in the queue, or to the idle ones. What is one too
     /// many, or comes back to a closed pool, is for the caller to close.
-    pub(crate) fn settle<H: Holder<P>>(claim: Claim<P, H>, now: u64) -> Option<Closing<P, H>> {
-        let (seat, holder) = claim.into_parts();
-        holder
-            .core()
-            .offer(State::Live, seat, now)
-            .map(|seat| Closing(Claim::new(seat, holder)))
+    pub(crate) fn settle<H: Holder<P>>(claim: Claim<P, H>, now: u64) -> Option<Surplus<P, H>> {
+        Self::offered(State::Live, claim, now)
     }
 
-    /// Offers a slot that holds a connection: to the queue, then to the idle words. Comes back, noted as
+    /// Offers a slot that holds a connection: to the queue, then to the idle ones. Comes back, noted as
     /// closing, if it is one too many.
-    fn offer(&self, from: State, seat: Seat<P>, now: u64) -> Option<Seat<P>> {
-        let mut locked = self.lock();
-        let (page, bit) = (seat.page().index, seat.bit());
-        while !locked.closed && !locked.queue.is_empty() {
-            let expired = locked.exempt() == 0
-                && locked
-                    .queue
-                    .first_deadline()
-                    .is_some_and(|deadline| deadline <= now);
-            if expired {
-                let left = locked.queue.complete_first(Outcome::Expired);
-                self.after_leaving(&mut locked, &left);
-                locked.wake_later(left.waker);
-                continue;
+    pub(super) fn offered<H: Holder<P>>(
+        from: State,
+        claim: Claim<P, H>,
+        now: u64,
+    ) -> Option<Surplus<P, H>> {
+        let (seat, holder) = claim.into_parts();
+        let core = holder.core();
+        let (seat, why) = core.offer(&mut core.lock(), from, seat, now)?;
+        Some((Closing(Claim::new(seat, holder)), why))
+    }
+
+    pub(super) fn offer(
+        &self,
+        locked: &mut Locked<'_, P>,
+        from: State,
+        seat: Seat<P>,
+        now: u64,
+    ) -> Option<(Seat<P>, Why)> {
+        let id = seat.id();
+        if let Some(why) = locked.must_close() {
+            // What was just opened serves its own pool once, or two pools would go on opening for each other.
+            let yields = why == Why::Yielded;
+            if !yields || (from != State::Opening && self.still_owes(locked)) {
+                locked.note(id, from, State::Closing);
+                self.open_gate(locked);
+                return Some((seat, why));
             }
-            locked.note(page, bit, from, State::Live);
-            if let Some(mark) = locked.queue.first_mark() {
-                P::handed(&seat.slot().facts, mark, now);
-            }
-            let left = locked.queue.complete_first(Outcome::Seat(seat));
-            self.after_leaving(&mut locked, &left);
-            locked.wake_later(left.waker);
+        }
+        if locked.suspended {
+            locked.note(id, from, State::Parked);
+            locked.parked.push_back(seat);
             return None;
         }
-        if locked.closed || self.idle.count() >= locked.limits.keep {
-            locked.note(page, bit, from, State::Closing);
-            return Some(seat);
+        if !locked.queue.is_empty() {
+            let now = self.time_for_the_first(locked, now);
+            self.shed(locked, now);
+            while !locked.queue.is_empty() {
+                if locked.exempt() == 0 && locked.queue.first_deadline().is_some_and(|at| at <= now)
+                {
+                    self.complete_first(locked, Outcome::Expired);
+                    continue;
+                }
+                locked.note(id, from, State::Live);
+                if let Some(mark) = locked.queue.first_mark() {
+                    P::handed(&seat.slot().facts, mark, now);
+                }
+                self.complete_first(locked, Outcome::Seat(seat));
+                return None;
+            }
         }
-        locked.note(page, bit, from, State::Live);
-        IdleSet::set(&seat);
-        None
+        let keep = locked.limits.keep;
+        let why = if locked.debt != Debt::Nothing && self.still_owes(locked) {
+            Why::Yielded
+        } else if locked.ordered && locked.parked.len() < keep {
+            locked.note(id, from, State::Parked);
+            locked.parked.push_back(seat);
+            return None;
+        } else if !locked.ordered && self.idle.set(&seat, keep) {
+            locked.note(id, from, State::Live);
+            return None;
+        } else {
+            Why::Surplus
+        };
+        locked.note(id, from, State::Closing);
+        self.open_gate(locked);
+        Some((seat, why))
+    }
+
+    /// Whether the debt to other pools is still wanted: then one connection must be closed now.
+    pub(super) fn still_owes(&self, locked: &mut Locked<'_, P>) -> bool {
+        let wanted = P::ticket(&self.outside).is_some_and(|ticket| ticket.yield_one());
+        if !wanted {
+            locked.debt = Debt::Nothing;
+            self.open_gate(locked);
+        }
+        wanted
+    }
+
+    /// Ends the first wait.
+    pub(super) fn complete_first(&self, locked: &mut Locked<'_, P>, outcome: Outcome<P>) {
+        let left = locked.queue.complete_first(outcome);
+        self.after_leaving(locked, &left);
+        locked.wake_later(left.waker);
+    }
+
+    /// The time, as exact as what is decided about the first in the queue needs it.
+    fn time_for_the_first(&self, locked: &Locked<'_, P>, now: u64) -> u64 {
+        let near = locked
+            .queue
+            .first_deadline()
+            .is_some_and(|at| at <= now.saturating_add(P::COARSE));
+        if near || locked.limits.shed.is_some() {
+            P::exact(now)
+        } else {
+            now
+        }
     }
 
     /// Takes a slot out of use, to close its connection.
@@ -215,20 +367,17 @@ impl<P: Parts> Core<P> {
     }
 
     fn noted<H: Holder<P>>(claim: Claim<P, H>, to: State) -> Claim<P, H> {
-        let mut locked = claim.core().lock();
-        let seat = claim.seat();
-        locked.note(seat.page().index, seat.bit(), State::Live, to);
+        let core = claim.core();
+        let mut locked = core.lock();
+        locked.note(claim.id(), State::Live, to);
+        core.open_gate(&mut locked); // One that is being closed is no longer one too many.
         drop(locked);
         claim
     }
 
     /// Gives back a slot whose connection was reset or checked; as [`settle`](Self::settle).
-    pub(crate) fn ready<H: Holder<P>>(claim: Resetting<P, H>, now: u64) -> Option<Closing<P, H>> {
-        let (seat, holder) = claim.0.into_parts();
-        holder
-            .core()
-            .offer(State::Resetting, seat, now)
-            .map(|seat| Closing(Claim::new(seat, holder)))
+    pub(crate) fn ready<H: Holder<P>>(claim: Resetting<P, H>, now: u64) -> Option<Surplus<P, H>> {
+        Self::offered(State::Resetting, claim.0, now)
     }
 
     /// Vacates a slot whose connection was found unfit while it was reset. Its value is gone already.
@@ -253,246 +402,21 @@ impl<P: Parts> Core<P> {
     }
 
     /// The one place where room comes free.
-    fn free_room<H: Holder<P>>(claim: Claim<P, H>, from: State) {
+    pub(super) fn free_room<H: Holder<P>>(claim: Claim<P, H>, from: State) {
         debug_assert!(claim.value().is_none(), "a vacant slot holds nothing");
         let (seat, holder) = claim.into_parts();
         let core = holder.core();
         let mut locked = core.lock();
-        locked.note(seat.page().index, seat.bit(), from, State::Vacant);
+        locked.note(seat.id(), from, State::Vacant);
+        if let Some(ticket) = P::ticket(&core.outside) {
+            ticket.freed();
+            locked.budget_moved = true;
+        }
         if locked.careful && locked.taken <= locked.limits.keep {
             locked.careful = false;
             core.idle.lower(Flag::Careful);
         }
+        core.open_gate(&mut locked);
         Self::nudge(&mut locked);
-    }
-
-    // ---- opening ----
-
-    /// Takes a vacant slot to open a connection in, if one is wanted by those who wait.
-    pub(crate) fn take_opening<H: Holder<P>>(holder: &H) -> Option<Opening<P, H>> {
-        let core = holder.core();
-        let seat = core.reserve(&mut core.lock())?;
-        Some(Opening(Claim::new(seat, holder.clone())))
-    }
-
-    pub(super) fn reserve(&self, locked: &mut Locked<'_, P>) -> Option<Seat<P>> {
-        (locked.wanted() > 0).then(|| self.take_vacant(locked))
-    }
-
-    /// Takes a vacant slot; there must be room.
-    fn take_vacant(&self, locked: &mut Locked<'_, P>) -> Seat<P> {
-        let page = self.page_with_room(locked);
-        let vacant = Word(locked.ledgers[page.index].vacant);
-        let bit = vacant.lowest_idle().expect("the page has room");
-        locked.note(page.index, bit, State::Vacant, State::Opening);
-        if locked.taken > locked.limits.keep && !locked.careful {
-            // Before the connection is there: no return that would be one too many is left alone.
-            locked.careful = true;
-            self.idle.raise(Flag::Careful);
-        }
-        // SAFETY: the slot was vacant, and we took it under the mutex: nobody else has its seat.
-        unsafe { Seat::new(page, bit) }
-    }
-
-    /// The page with most vacant slots; a new one where all are taken, or where the words that the slots
-    /// are to be spread over are not all there.
-    fn page_with_room(&self, locked: &mut Locked<'_, P>) -> &Page<P> {
-        let pages = &self.idle.pages;
-        let spread = locked.limits.spread.min(pages.most());
-        loop {
-            let best = (0..pages.published()).max_by_key(|index| {
-                (
-                    locked.ledgers[*index].vacant.count_ones(),
-                    usize::MAX - index,
-                )
-            });
-            let full = best.is_none_or(|index| locked.ledgers[index].vacant == 0);
-            if full || pages.published() < spread {
-                let mut word = Word::EMPTY;
-                if !locked.queue.is_empty() || locked.closed {
-                    word = word.with_flag(Flag::Waiting);
-                }
-                if locked.careful {
-                    word = word.with_flag(Flag::Careful);
-                }
-                if let Some(page) = pages.publish(word) {
-                    let vacant = (0..page.slots.len()).fold(0, |all, i| all | Bit::new(i).mask());
-                    locked.ledgers.push(Ledger {
-                        vacant,
-                        ..Ledger::default()
-                    });
-                    continue;
-                }
-            }
-            return pages.get(best.expect("there is room, so there is a page"));
-        }
-    }
-
-    /// Puts a connection that was opened to use. Comes back if it is one too many, to be closed.
-    pub(crate) fn landed<H: Holder<P>>(
-        mut opening: Opening<P, H>,
-        value: P::Value,
-        now: u64,
-    ) -> Option<Closing<P, H>> {
-        *opening.value_mut() = Some(value);
-        let (seat, holder) = opening.0.into_parts();
-        holder
-            .core()
-            .offer(State::Opening, seat, now)
-            .map(|seat| Closing(Claim::new(seat, holder)))
-    }
-
-    /// Vacates a slot in which nothing was opened.
-    pub(crate) fn give_up<H: Holder<P>>(opening: Opening<P, H>) {
-        Self::free_room(opening.0, State::Opening);
-    }
-
-    /// Whether another attempt in the same slot is wanted by somebody who waits.
-    pub(crate) fn still_wanted<H: Holder<P>>(opening: &Opening<P, H>) -> bool {
-        let locked = opening.holder().core().lock();
-        !locked.closed && locked.queue.len() >= locked.connecting
-    }
-
-    /// Notes that an opening pauses between two attempts (or no longer does): meanwhile it keeps nobody's
-    /// deadline from passing.
-    pub(crate) fn rest<H: Holder<P>>(opening: &Opening<P, H>, resting: bool) {
-        let mut locked = opening.holder().core().lock();
-        locked.resting = if resting {
-            locked.resting + 1
-        } else {
-            locked.resting - 1
-        };
-    }
-
-    // ---- refusing ----
-
-    /// Tells the first in the queue that there is nothing for it.
-    pub(crate) fn refuse_first(&self, refusal: P::Refusal) {
-        let mut locked = self.lock();
-        if !locked.queue.is_empty() {
-            let left = locked.queue.complete_first(Outcome::Refused(refusal));
-            self.after_leaving(&mut locked, &left);
-            locked.wake_later(left.waker);
-        }
-    }
-
-    /// Tells everybody who is in the queue now that there is nothing for them.
-    pub(crate) fn refuse_all(&self, refusal: &P::Refusal) {
-        let mut left_to_tell = self.lock().queue.len();
-        while left_to_tell > 0 {
-            let mut locked = self.lock();
-            let batch = BATCH.min(left_to_tell).min(locked.queue.len());
-            if batch == 0 {
-                return;
-            }
-            for _ in 0..batch {
-                let left = locked
-                    .queue
-                    .complete_first(Outcome::Refused(refusal.clone()));
-                self.after_leaving(&mut locked, &left);
-                locked.wake_later(left.waker);
-            }
-            left_to_tell -= batch;
-        }
-    }
-
-    /// Ends the waits whose deadline is not after `now`, and returns when to look again.
-    ///
-    /// Those at the head for whom a connection is being opened get `patience` more: opening has a limit of
-    /// its own, but may stand still with its runtime.
-    /// That may be a time already past, for one who is left out. `beside` runs under the mutex, with what is
-    /// returned.
-    pub(crate) fn expire(
-        &self,
-        now: u64,
-        patience: u64,
-        beside: impl FnOnce(&mut P::Guarded, Option<u64>),
-    ) -> Option<u64> {
-        loop {
-            let mut locked = self.lock();
-            let mut ended: Vec<Left> = Vec::new();
-            let exempt = (locked.exempt(), patience);
-            let next = locked
-                .queue
-                .expire(now, exempt, BATCH, |left| ended.push(left));
-            for left in ended {
-                self.after_leaving(&mut locked, &left);
-                locked.wake_later(left.waker);
-            }
-            if next.is_some_and(|next| next <= now) {
-                continue;
-            }
-            // Those that are exempt now may not be later, so somebody must go on looking at them too.
-            let first = locked.queue.first_deadline().filter(|at| *at != NEVER);
-            let look_again = first.into_iter().chain(next).min();
-            beside(&mut locked.guarded, look_again);
-            return look_again;
-        }
-    }
-
-    /// Runs `f` on what the layer above keeps under the mutex.
-    pub(crate) fn guarded<R>(&self, f: impl FnOnce(&mut P::Guarded) -> R) -> R {
-        f(&mut self.lock().guarded)
-    }
-
-    // ---- all of them ----
-
-    /// Refuses newcomers and waiters from now on, and takes all idle slots for the caller to close.
-    pub(crate) fn close<H: Holder<P>>(holder: &H, refusal: &P::Refusal) -> Vec<Closing<P, H>> {
-        let core = holder.core();
-        let mut locked = core.lock();
-        locked.closed = true;
-        // Stays up from here on: every return meets the mutex, and there the closed pool.
-        core.idle.raise(Flag::Waiting);
-        let mut idle = Vec::new();
-        while let Some(seat) = core.idle.claim() {
-            locked.note(seat.page().index, seat.bit(), State::Live, State::Closing);
-            idle.push(Closing(Claim::new(seat, holder.clone())));
-        }
-        drop(locked);
-        core.refuse_all(refusal);
-        idle
-    }
-
-    /// Takes all slots that are idle now.
-    pub(crate) fn claim_all<H: Holder<P>>(holder: &H) -> Vec<Claim<P, H>> {
-        let core = holder.core();
-        // Bounded: what comes back meanwhile is taken at most once more for each slot.
-        let most = core.lock().taken;
-        std::iter::from_fn(|| core.idle.claim())
-            .take(most)
-            .map(|seat| Claim::new(seat, holder.clone()))
-            .collect()
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        let locked = self.lock();
-        Counts {
-            taken: locked.taken,
-            idle: self.idle.count(),
-            connecting: locked.connecting,
-            resetting: locked.resetting,
-            closing: locked.closing,
-            waiting: locked.queue.len(),
-            detached: locked.detached,
-            closed: locked.closed,
-        }
-    }
-
-    /// Shows `f` the facts of every slot that is in use.
-    pub(crate) fn each_in_use(&self, mut f: impl FnMut(&P::Facts)) {
-        let locked = self.lock();
-        for page in self.idle.pages.iter() {
-            let ledger = &locked.ledgers[page.index];
-            let elsewhere = ledger.vacant | ledger.opening | ledger.resetting | ledger.closing;
-            // Ordering: Relaxed; what is claimed or returned meanwhile is shown as it was or is.
-            let idle = Word(page.word.load(crate::sync::Ordering::Relaxed));
-            for (index, slot) in page.slots.iter().enumerate() {
-                let bit = Bit::new(index);
-                if elsewhere & bit.mask() == 0 && !idle.has(bit) {
-                    f(&slot.facts);
-                }
-            }
-        }
     }
 }

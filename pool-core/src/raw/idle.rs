@@ -9,45 +9,76 @@
 //! Whoever clears a bit owns that slot alone, until the same owner sets it again and so gives it away.
 //!
 //! # Flags
-//! `WAITING` is raised only by compare-exchange from a word with no bit set ([`raise_waiting`]), or for good
-//! when the pool closes, and while it is up nobody but the holder of the mutex sets a bit. A word changes only by
-//! read-modify-write; a plain store would cut the chain through which a claim sees older returns.
+//! `WAITING` is raised by compare-exchange from a word with no bit set ([`raise_waiting`]), or by somebody
+//! who takes all bits away right after ([`core`](super::core), The gate), and while it is up nobody but the
+//! holder of the mutex sets a bit. A word changes only by read-modify-write; a plain store would cut the chain
+//! through which a claim sees older returns.
 //!
 //! # Overflow
 //! `CAREFUL` is up while more than `pool_size` connections exist. Whether a return is then one too many
 //! (`pool_size` are idle already) is, with one word, a count of its bits, decided in the same
-//! compare-exchange; with several words it is decided under the mutex.
+//! compare-exchange; with several words it is decided under the mutex. The number itself can change while a
+//! return is on its way:
+//!
+//! ```text
+//! set_keep                               give_carefully
+//!   write the new number                   read the number: few enough are idle
+//!   touch every word (Release)             set the bit (Acquire)
+//!   count bits: trim what is too many      read the number again: a surplus?
+//! ```
+//! Whichever touches the word later sees what the other wrote, so no surplus is overlooked by both.
 //!
 //! Not fair (the wait queue is), and not ordered among racing callers. No ABA: a bit carries no
 //! identity beyond its slot, and setting it again is exactly as good as never having cleared it.
-//! Checked by the models `claims`, `joining` and `overflow`.
+//! Checked by the models `claims`, `joining`, `overflow` and `resizing`, and by
+//! `fuzz_targets/idle_words.rs`.
 //!
 //! [`raise_waiting`]: IdleSet::raise_waiting
 
 use super::Parts;
-use super::slot::{Page, Pages, Seat};
-use super::word::{Flag, Word};
-use crate::sync::{AtomicU64, Ordering, home};
+use super::slot::{Page, Pages, Seat, SlotId};
+use super::word::{Bit, Flag, Word};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, home};
 
 pub(super) struct IdleSet<P: Parts> {
     pub(super) pages: Pages<P>,
     /// How many bits a word that carries `CAREFUL` may have before a return must take the mutex: with one
     /// word `pool_size`, with more none.
-    keep: u32,
+    keep: AtomicU32,
 }
 
-/// A return that may not set its bit: the seat comes back, and the way on leads through the mutex.
+/// How giving a slot back went.
 #[must_use = "the seat in it must go on"]
-pub(super) struct MustLock<P: Parts>(pub(super) Seat<P>);
+pub(super) enum Given<P: Parts> {
+    Idle,
+    /// It is idle, and by now one too many may be: look under the mutex.
+    Surplus,
+    /// A flag is up or enough are idle: the way on leads through the mutex.
+    MustLock(Seat<P>),
+}
 
 impl<P: Parts> IdleSet<P> {
-    pub(super) fn new(pages: Pages<P>, keep: usize) -> Self {
-        let keep = if pages.most() == 1 {
-            u32::try_from(keep).unwrap_or(u32::MAX)
-        } else {
-            0
-        };
-        Self { pages, keep }
+    pub(super) fn new() -> Self {
+        Self {
+            pages: Pages::new(),
+            keep: AtomicU32::new(0),
+        }
+    }
+
+    /// Says how many bits may be set in a pool of one word that carries `CAREFUL`. The caller holds the
+    /// mutex, and trims what is too many afterwards.
+    pub(super) fn set_keep(&self, keep: usize) {
+        let keep = u32::try_from(keep).unwrap_or(u32::MAX);
+        // Ordering of the load: Relaxed; written under the mutex, which the caller holds.
+        if self.keep.load(Ordering::Relaxed) == keep {
+            return;
+        }
+        // Ordering: Relaxed; the touch below carries it.
+        self.keep.store(keep, Ordering::Relaxed);
+        self.for_each_word(|word| {
+            // Ordering: Release hands the number to a `give_carefully` that touches the word later.
+            word.fetch_or(0, Ordering::Release);
+        });
     }
 
     /// Takes an idle slot, if there is one, looking at this thread's own word first.
@@ -88,16 +119,26 @@ impl<P: Parts> IdleSet<P> {
         None
     }
 
+    /// Takes one slot, if it is idle.
+    pub(super) fn claim_at(&self, id: SlotId) -> Option<Seat<P>> {
+        let page = self.pages.get(id.page);
+        // Ordering: Acquire, as in `claim_in`.
+        let before = Word(page.word.fetch_and(!id.bit.mask(), Ordering::Acquire));
+        // SAFETY: where the bit was set, we cleared it, so we own its slot alone; the page is our core's.
+        before
+            .has(id.bit)
+            .then(|| unsafe { Seat::new(page, id.bit) })
+    }
+
     /// Gives a slot back for anybody to claim, unless a flag is up or enough are idle.
     #[inline]
-    pub(super) fn give(&self, seat: Seat<P>) -> Result<(), MustLock<P>> {
+    pub(super) fn give(&self, seat: Seat<P>) -> Given<P> {
         let (page, bit) = (seat.page(), seat.bit());
         // Ordering: Relaxed; the exchange decides.
         let mut word = Word(page.word.load(Ordering::Relaxed));
         loop {
-            if word.has_flags() && (word.has_flag(Flag::Waiting) || word.idle_count() >= self.keep)
-            {
-                return Err(MustLock(seat));
+            if word.has_flags() {
+                return self.give_carefully(seat);
             }
             // Ordering: Release hands what this owner wrote to the `claim_in` that takes the bit.
             match page.word.compare_exchange_weak(
@@ -106,21 +147,68 @@ impl<P: Parts> IdleSet<P> {
                 Ordering::Release,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Given::Idle,
                 Err(now) => word = Word(now),
             }
         }
     }
 
-    /// Gives a slot back whatever flags are up; the caller holds the mutex and found no reason against it.
-    pub(super) fn set(seat: &Seat<P>) {
+    /// [`give`](Self::give) where a flag was up.
+    fn give_carefully(&self, seat: Seat<P>) -> Given<P> {
+        let (page, bit) = (seat.page(), seat.bit());
+        // Ordering: Relaxed; the exchange decides.
+        let mut word = Word(page.word.load(Ordering::Relaxed));
+        loop {
+            // Ordering: Relaxed; looked at again after the exchange.
+            let keep = self.keep.load(Ordering::Relaxed);
+            if word.has_flag(Flag::Waiting)
+                || (word.has_flag(Flag::Careful) && word.idle_count() >= keep)
+            {
+                return Given::MustLock(seat);
+            }
+            // Ordering: Release as in `give`; Acquire takes over the number from a `set_keep` that touched the
+            // word before us.
+            match page.word.compare_exchange_weak(
+                word.0,
+                word.with_idle(bit).0,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_)
+                    if word.has_flag(Flag::Careful)
+                    // Ordering: Relaxed; the exchange carried it.
+                    && word.idle_count() >= self.keep.load(Ordering::Relaxed) =>
+                {
+                    return Given::Surplus;
+                }
+                Ok(_) => return Given::Idle,
+                Err(now) => word = Word(now),
+            }
+        }
+    }
+
+    /// Gives a slot back whatever flags are up, unless `keep` are idle; the caller holds the mutex and found no
+    /// other reason against it.
+    pub(super) fn set(&self, seat: &Seat<P>, keep: usize) -> bool {
+        let (page, mask) = (seat.page(), seat.bit().mask());
+        if self.pages.published() > 1 {
+            // With several words, nobody sets a bit without the mutex while there may be too many.
+            let few = self.count() < keep;
+            if few {
+                // Ordering: Release, as in `give`.
+                page.word.fetch_or(mask, Ordering::Release);
+            }
+            return few;
+        }
+        // With one, others may: the count and the bit are one step.
         // Ordering: Release, as in `give`.
-        let before = Word(
-            seat.page()
-                .word
-                .fetch_or(seat.bit().mask(), Ordering::Release),
-        );
-        debug_assert!(!before.has(seat.bit()), "an owned slot is not idle");
+        let set = page
+            .word
+            .fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
+                let few = (Word(word).idle_count() as usize) < keep;
+                few.then_some(word | mask)
+            });
+        set.is_ok()
     }
 
     /// Raises `WAITING` on every word, or takes the idle slot that stands in the way.
@@ -168,6 +256,21 @@ impl<P: Parts> IdleSet<P> {
             // Ordering: Relaxed; whoever sets a bit from now on releases it itself.
             word.fetch_and(!flag.mask(), Ordering::Relaxed);
         });
+    }
+
+    /// Shows `f` every slot that is idle now.
+    pub(super) fn each(&self, mut f: impl FnMut(SlotId, &P::Facts)) {
+        for page in self.pages.iter() {
+            // Ordering: Relaxed; what is claimed or returned meanwhile is shown as it was or is.
+            let word = Word(page.word.load(Ordering::Relaxed));
+            for (index, slot) in page.slots.iter().enumerate() {
+                let bit = Bit::new(index);
+                if word.has(bit) {
+                    let page = page.index;
+                    f(SlotId { page, bit }, &slot.facts);
+                }
+            }
+        }
     }
 
     /// How many slots are idle: exact if nobody claims or returns meanwhile, else as of a moment ago.

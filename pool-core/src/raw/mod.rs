@@ -7,9 +7,13 @@
 //! - [`word`]: the layout of one word.
 //! - [`slot`]: slots, the pages that hold them, and the token that owns one ([`slot::Seat`]).
 //! - [`idle`]: the lock-free part, claiming an idle slot and giving it back.
-//! - [`wait`]: the wait queue, and the future that stands in it.
+//! - [`wait`]: the future that stands in the wait queue, and [`queue`], the queue itself.
 //! - [`rare`]: what the mutex guards.
-//! - [`core`](self::core): every transition that takes the mutex; the only place where room is freed.
+//! - [`core`](self::core): checking out and returning under the mutex; the only place where room is freed.
+//! - [`opening`]: vacant slots, and what should be opened.
+//! - [`ending`]: waits that end without a connection.
+//! - [`whole`]: what concerns all slots at once.
+//! - [`budget`]: a number of connections that many pools share.
 //! - [`claim`]: what the safe code above sees of an owned slot.
 //!
 //! # The rule that makes it work
@@ -18,13 +22,18 @@
 //! compare-exchange from a word without an idle bit. So an idle connection beside a waiting caller cannot
 //! be written down, and no newcomer can overtake the queue.
 
+pub(crate) mod budget;
 pub(crate) mod claim;
 pub(crate) mod core;
-pub(crate) mod idle;
+mod ending;
+mod idle;
+mod opening;
+mod queue;
 pub(crate) mod rare;
 pub(crate) mod slot;
 pub(crate) mod wait;
-pub(crate) mod word;
+pub(crate) mod whole;
+mod word;
 
 /// The types that the layer above fills in.
 pub(crate) trait Parts: Sized + 'static {
@@ -41,6 +50,15 @@ pub(crate) trait Parts: Sized + 'static {
 
     /// What is kept of a waiter, to be noted with a slot that is handed to it.
     type Mark: Copy + Send;
+
+    /// By how much the times that callers bring may lag behind.
+    const COARSE: u64;
+
+    /// The exact time, where `coarse` was brought. May be called under the mutex.
+    fn exact(coarse: u64) -> u64;
+
+    /// The core's membership in a budget, if it has one.
+    fn ticket(outside: &Self::Outside) -> Option<&budget::Ticket>;
 
     /// Notes whose a slot is from now on, which is being handed over. Called under the mutex.
     fn handed(facts: &Self::Facts, mark: Self::Mark, now: u64);

@@ -35,6 +35,13 @@ pub(super) struct Page<P: Parts> {
     pub(super) slots: Box<[Slot<P>]>,
 }
 
+/// Where a slot stands: no right to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotId {
+    pub(super) page: usize,
+    pub(super) bit: Bit,
+}
+
 /// The right to one slot, and the way to it.
 ///
 /// Losing one leaks its slot for good, so whatever holds one gives it back in its destructor.
@@ -74,12 +81,31 @@ impl<P: Parts> Seat<P> {
         self.slot().bit
     }
 
+    /// Where the slot stands.
+    pub(super) fn id(&self) -> SlotId {
+        SlotId {
+            page: self.page().index,
+            bit: self.bit(),
+        }
+    }
+
     #[inline]
     pub(super) fn value(&self) -> Option<&P::Value> {
         self.slot().value.with(|value| {
             // SAFETY: we own the slot (Ownership), and the borrow of `self` keeps it so.
             unsafe { (*value).as_ref() }
         })
+    }
+
+    /// The slot's value and its facts.
+    #[inline]
+    pub(super) fn split(&mut self) -> (&mut Option<P::Value>, &P::Facts) {
+        let slot = self.slot();
+        let value = slot.value.with_mut(|value| {
+            // SAFETY: as in `value_mut`; the facts are another field.
+            unsafe { &mut *value }
+        });
+        (value, &slot.facts)
     }
 
     #[inline]
@@ -91,30 +117,34 @@ impl<P: Parts> Seat<P> {
     }
 }
 
+/// How many segments of pages there can be beside the first page.
+const SEGMENTS: usize = 11;
+
 /// All pages of a core, in the order of their publication.
+///
+/// The first stands alone, since most pools have one. The others stand in segments that double: segment `k`
+/// holds the pages `2^k` to `2^(k+1) - 1`. So a pool can grow, a small one is small, and what is published
+/// never moves.
 pub(super) struct Pages<P: Parts> {
-    all: Box<[AtomicPtr<Page<P>>]>,
+    first: AtomicPtr<Page<P>>,
+    segments: [AtomicPtr<AtomicPtr<Page<P>>>; SEGMENTS],
     published: AtomicUsize,
-    slots_per_page: usize,
-    /// How many slots there are in all, when every page is published.
-    slots: usize,
+}
+
+/// The segment in which a page stands that is not the first, and its place there.
+#[inline]
+fn place(index: usize) -> (usize, usize) {
+    let segment = index.ilog2() as usize;
+    (segment, index - (1 << segment))
 }
 
 impl<P: Parts> Pages<P> {
-    pub(super) fn new(slots: usize, pages: usize) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            slots_per_page: slots.div_ceil(pages),
-            all: (0..pages)
-                .map(|_| AtomicPtr::new(ptr::null_mut()))
-                .collect(),
+            first: AtomicPtr::new(ptr::null_mut()),
+            segments: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             published: AtomicUsize::new(0),
-            slots,
         }
-    }
-
-    /// How many pages there can be.
-    pub(super) fn most(&self) -> usize {
-        self.all.len()
     }
 
     #[inline]
@@ -126,21 +156,31 @@ impl<P: Parts> Pages<P> {
     /// The page at `index`, which must be published.
     #[inline]
     pub(super) fn get(&self, index: usize) -> &Page<P> {
+        let place = if index == 0 {
+            &self.first
+        } else {
+            self.later(index)
+        };
         // Ordering: Relaxed; the index is below `published`, which carried the page over.
-        let page = self.all[index].load(Ordering::Relaxed);
+        let page = place.load(Ordering::Relaxed);
         debug_assert!(!page.is_null(), "only published pages are asked for");
         // SAFETY: published pages are never replaced, and freed only with `self`.
         unsafe { &*page }
     }
 
-    /// Adds the next page with `word` in it; the caller holds the mutex. `None` when all are there.
-    pub(super) fn publish(&self, word: Word) -> Option<&Page<P>> {
+    /// Where the pointer to a page that is not the first stands; its segment must be there.
+    fn later(&self, index: usize) -> &AtomicPtr<Page<P>> {
+        let (segment, offset) = place(index);
+        // Ordering: Relaxed, as in `get`.
+        let segment = self.segments[segment].load(Ordering::Relaxed);
+        debug_assert!(!segment.is_null(), "a page's segment is there before it");
+        // SAFETY: a segment is as long as `place` says, never replaced, and freed only with `self`.
+        unsafe { &*segment.add(offset) }
+    }
+
+    /// Adds the next page, of so many slots, with `word` in it; the caller holds the mutex.
+    pub(super) fn publish(&self, slots: usize, word: Word) -> &Page<P> {
         let index = self.published();
-        let first = index * self.slots_per_page;
-        let slots = self.slots.saturating_sub(first).min(self.slots_per_page);
-        if index == self.all.len() || slots == 0 {
-            return None;
-        }
         let slot = |index| Slot {
             value: UnsafeCell::new(None),
             facts: P::Facts::default(),
@@ -157,11 +197,23 @@ impl<P: Parts> Pages<P> {
         for slot in slots {
             slot.page = page;
         }
-        // Ordering: Relaxed; the count below carries it over.
-        self.all[index].store(page.as_ptr(), Ordering::Relaxed);
+        // Ordering of both stores: Relaxed; the count below carries them over.
+        if index == 0 {
+            self.first.store(page.as_ptr(), Ordering::Relaxed);
+        } else {
+            let (segment, offset) = place(index);
+            if offset == 0 {
+                let empty: Box<[_]> = (0..1_usize << segment)
+                    .map(|_| AtomicPtr::new(ptr::null_mut()))
+                    .collect();
+                let start = Box::leak(empty).as_mut_ptr();
+                self.segments[segment].store(start, Ordering::Relaxed);
+            }
+            self.later(index).store(page.as_ptr(), Ordering::Relaxed);
+        }
         // Ordering: Release hands the page to `published`.
         self.published.store(index + 1, Ordering::Release);
-        Some(self.get(index))
+        self.get(index)
     }
 
     #[inline]
@@ -173,10 +225,18 @@ impl<P: Parts> Pages<P> {
 impl<P: Parts> Drop for Pages<P> {
     fn drop(&mut self) {
         for index in 0..self.published() {
-            // Ordering: Relaxed; we have `&mut self`.
-            let page = self.all[index].load(Ordering::Relaxed);
+            let page = ptr::from_ref(self.get(index)).cast_mut();
             // SAFETY: leaked out of a box in `publish`, once, and no seat outlives the core.
             drop(unsafe { Box::from_raw(page) });
+        }
+        for (segment, start) in self.segments.iter().enumerate() {
+            // Ordering: Relaxed; we have `&mut self`.
+            let start = start.load(Ordering::Relaxed);
+            if !start.is_null() {
+                let all = ptr::slice_from_raw_parts_mut(start, 1 << segment);
+                // SAFETY: leaked out of a box of this length in `publish`, once.
+                drop(unsafe { Box::from_raw(all) });
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The pool as its users see it, over a scripted backend. Nothing here waits for real time to pass.
 
+mod blocking;
 mod cancel;
 mod closing;
 mod counters;

@@ -68,7 +68,7 @@ async fn a_connection_found_broken_at_its_checkout_is_replaced() {
         let backend = ScriptedBackend::new();
         let pool = backend.pool(1, 0);
         drop(pool.get().await.unwrap());
-        backend.next(Call::Look, [Step::Say(health), Step::Say(health)]);
+        backend.next(Call::Look, [Step::Say(health)]);
         assert_eq!(pool.get().await.unwrap().id, 2, "{health:?}");
         assert_eq!(
             backend.log(),

@@ -207,7 +207,8 @@ impl ScriptedBackend {
         let builder = Pool::builder(self.clone())
             .pool_size(size)
             .max_overflow(overflow)
-            .time_source(TimeSource::Exact);
+            .time_source(TimeSource::Exact)
+            .recycle_jitter(0.0);
         Fixture {
             pool: settings(builder)
                 .build()
