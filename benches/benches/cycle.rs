@@ -3,8 +3,9 @@
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use benches::contender::{Bb8, Contender, Deadpool, Ours, OursOwned, R2d2};
+use benches::contender::{Contender, Ours, OursOwned};
 use benches::cycle::{BARE, CONNECTIONS, exchanges};
+use benches::peers::{Bb8, Deadpool, FastPool, Mobc, R2d2};
 use criterion::{
     BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
 };
@@ -26,6 +27,8 @@ fn cycle(criterion: &mut Criterion) {
     contender::<Deadpool>(&mut group, &runtime);
     contender::<Bb8>(&mut group, &runtime);
     contender::<R2d2>(&mut group, &runtime);
+    contender::<FastPool>(&mut group, &runtime);
+    contender::<Mobc>(&mut group, &runtime);
     group.finish();
 }
 

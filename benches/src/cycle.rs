@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::contender::{Bb8, Contender, Deadpool, Ours, OursOwned, R2d2};
-use crate::report::{Report, Rounds, Target, Verdict};
+use crate::contender::{Contender, Ours, OursOwned};
+use crate::field::{ALL_PEERS, Field, Workload};
+use crate::peers::R2d2;
+use crate::report::{Best, Report, Rounds, Target, Verdict};
 
 /// Connections in each pool: SQLAlchemy's default size, which is ours too.
 pub const CONNECTIONS: usize = 5;
@@ -29,6 +31,28 @@ pub fn exchanges(word: &AtomicU64, count: u32) {
     }
 }
 
+/// Nanoseconds of one cycle of each.
+#[derive(Default)]
+struct Alone(Rounds);
+
+impl Workload for Alone {
+    async fn run<C: Contender>(&mut self, pool: &C) -> Result<()> {
+        let cost = cost(pool, CYCLES).await?;
+        self.0.note(C::NAME, cost);
+        Ok(())
+    }
+}
+
+/// What one of so many cycles takes, in nanoseconds.
+///
+/// # Errors
+/// The pool's.
+pub async fn cost<C: Contender>(pool: &C, cycles: u32) -> Result<f64> {
+    let begun = Instant::now();
+    pool.cycles(cycles).await?;
+    Ok(each(begun, cycles))
+}
+
 /// Runs the comparison.
 ///
 /// # Errors
@@ -37,61 +61,51 @@ pub fn compare(rounds: usize) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let figures = runtime.block_on(async {
-        let ours = Ours::of(CONNECTIONS).await?;
+    let Alone(figures) = runtime.block_on(async {
+        let field = Field::of(CONNECTIONS).await?;
         let owned = OursOwned::of(CONNECTIONS).await?;
-        let deadpool = Deadpool::of(CONNECTIONS).await?;
-        let bb8 = Bb8::of(CONNECTIONS).await?;
         let r2d2 = R2d2::of(CONNECTIONS).await?;
-        ours.warm(CONNECTIONS).await?;
         owned.warm(CONNECTIONS).await?;
-        deadpool.warm(CONNECTIONS).await?;
-        bb8.warm(CONNECTIONS).await?;
         r2d2.warm(CONNECTIONS).await?;
         let word = AtomicU64::new(0);
-        let mut figures = Rounds::default();
+        let mut alone = Alone::default();
         for _ in 0..rounds * FIGURES {
             let begun = Instant::now();
             exchanges(&word, CYCLES);
-            figures.note(BARE, each(begun, CYCLES));
-            measure(&ours, &mut figures).await?;
-            measure(&owned, &mut figures).await?;
-            measure(&deadpool, &mut figures).await?;
-            measure(&bb8, &mut figures).await?;
-            measure(&r2d2, &mut figures).await?;
+            alone.0.note(BARE, each(begun, CYCLES));
+            field.round(&mut alone).await?;
+            alone.run(&owned).await?;
+            alone.run(&r2d2).await?;
         }
-        anyhow::Ok(figures)
+        anyhow::Ok(alone)
     })?;
     let mine = figures.median(Ours::NAME);
-    let mut verdicts = vec![Verdict::new(
-        "ours / two compare-exchanges",
-        mine / figures.median(BARE),
-        Target::AtMost(3.0),
-    )];
-    for peer in [Deadpool::NAME, Bb8::NAME, R2d2::NAME] {
-        let ratio = figures.median(peer) / mine;
-        verdicts.push(Verdict::new(
-            format!("{peer} / ours"),
-            ratio,
-            Target::AtLeast(8.0),
-        ));
-    }
+    let (peer, best) = figures.best(&ALL_PEERS, Best::Lowest);
     Ok(Report {
         workload: "get + return, one task",
-        unit: "ns",
-        medians: figures.medians(),
-        verdicts,
+        measures: vec![figures.measure("ns")],
+        verdicts: vec![
+            Verdict::new(
+                "ours / two compare-exchanges",
+                mine / figures.median(BARE),
+                Target::AtMost(3.0),
+            ),
+            Verdict::new(
+                format!("best peer ({peer}) / ours"),
+                best / mine,
+                Target::AtLeast(8.0),
+            ),
+            Verdict::new(
+                "owned / borrowed",
+                figures.median(OursOwned::NAME) / mine,
+                Target::AtMost(2.0),
+            ),
+        ],
     })
 }
 
-async fn measure<C: Contender>(pool: &C, figures: &mut Rounds) -> Result<()> {
-    let begun = Instant::now();
-    pool.cycles(CYCLES).await?;
-    figures.note(C::NAME, each(begun, CYCLES));
-    Ok(())
-}
-
 /// Nanoseconds for one of so many.
-fn each(begun: Instant, count: u32) -> f64 {
+#[must_use]
+pub fn each(begun: Instant, count: u32) -> f64 {
     begun.elapsed().as_secs_f64() * 1e9 / f64::from(count)
 }

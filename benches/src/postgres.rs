@@ -52,8 +52,7 @@ pub fn compare(rounds: usize) -> Result<Report> {
     let transactions = figures.median(SESSION) / figures.median(PEER_TRANSACTION);
     Ok(Report {
         workload: "PostgreSQL, 64 tasks, 8 connections, SELECT $1::int + 1",
-        unit: "statements a second",
-        medians: figures.medians(),
+        measures: vec![figures.measure("statements a second")],
         verdicts: vec![
             Verdict::new("ours / deadpool-postgres", ratio, Target::AtLeast(0.95)),
             Verdict::new(

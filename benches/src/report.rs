@@ -5,9 +5,18 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// One contender's figure in each round of a workload.
+/// Each contender's figures of one kind, one or more a round.
 #[derive(Clone, Debug, Default)]
 pub struct Rounds(BTreeMap<&'static str, Vec<f64>>);
+
+/// Which end of a scale is the good one.
+#[derive(Clone, Copy, Debug)]
+pub enum Best {
+    /// More is better.
+    Highest,
+    /// Less is better.
+    Lowest,
+}
 
 impl Rounds {
     /// Notes a figure of the round that is going on.
@@ -26,13 +35,36 @@ impl Rounds {
         figures[figures.len() / 2]
     }
 
-    /// All medians.
-    pub fn medians(&self) -> BTreeMap<&'static str, f64> {
-        self.0
-            .keys()
-            .map(|name| (*name, self.median(name)))
-            .collect()
+    /// The best of some contenders, by their medians, and its median.
+    ///
+    /// # Panics
+    /// If there are no contenders, or one has no figures.
+    pub fn best(&self, contenders: &[&'static str], best: Best) -> (&'static str, f64) {
+        let medians = contenders.iter().map(|name| (*name, self.median(name)));
+        let found = match best {
+            Best::Highest => medians.max_by(|a, b| a.1.total_cmp(&b.1)),
+            Best::Lowest => medians.min_by(|a, b| a.1.total_cmp(&b.1)),
+        };
+        found.expect("the callers name at least one")
     }
+
+    /// All medians, in this unit.
+    pub fn measure(&self, unit: &'static str) -> Measure {
+        let medians = self.0.keys().map(|name| (*name, self.median(name)));
+        Measure {
+            unit,
+            medians: medians.collect(),
+        }
+    }
+}
+
+/// What was measured of each contender.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measure {
+    /// What it is, and its unit.
+    pub unit: &'static str,
+    /// Each contender's median.
+    pub medians: BTreeMap<&'static str, f64>,
 }
 
 /// What a ratio or figure shall be.
@@ -79,19 +111,20 @@ impl Verdict {
 pub struct Report {
     /// The workload.
     pub workload: &'static str,
-    /// What its figures are.
-    pub unit: &'static str,
-    /// Each contender's median.
-    pub medians: BTreeMap<&'static str, f64>,
+    /// What was measured.
+    pub measures: Vec<Measure>,
     /// The ratios, held against their targets.
     pub verdicts: Vec<Verdict>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} ({})", self.workload, self.unit)?;
-        for (name, median) in &self.medians {
-            writeln!(f, "  {name:<42} {median:>12.1}")?;
+        writeln!(f, "{}", self.workload)?;
+        for Measure { unit, medians } in &self.measures {
+            writeln!(f, "  {unit}")?;
+            for (name, median) in medians {
+                writeln!(f, "    {name:<48} {median:>12.2}")?;
+            }
         }
         for Verdict {
             name,
@@ -105,7 +138,7 @@ impl fmt::Display for Report {
                 Target::AtMost(bound) => ('≤', bound),
             };
             let word = if *met { "met" } else { "MISSED" };
-            writeln!(f, "  {name:<42} {value:>12.2}   {sign} {bound} {word}")?;
+            writeln!(f, "  {name:<50} {value:>12.2}   {sign} {bound} {word}")?;
         }
         Ok(())
     }

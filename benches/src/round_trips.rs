@@ -60,8 +60,7 @@ pub fn compare(rounds: usize) -> Result<Report> {
         .map(|name| Verdict::new(name, figures.median(name), Target::AtMost(1.0)));
     Ok(Report {
         workload: "round trips on warm connections",
-        unit: "round trips",
-        medians: figures.medians(),
+        measures: vec![figures.measure("round trips")],
         verdicts: verdicts.into(),
     })
 }

@@ -69,8 +69,7 @@ pub fn compare(rounds: usize) -> Result<Report> {
     );
     Ok(Report {
         workload: "a routed read up to the checkout",
-        unit: "ns",
-        medians: figures.medians(),
+        measures: vec![figures.measure("ns")],
         verdicts: vec![verdict],
     })
 }

@@ -170,12 +170,11 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
     }
     let mut tries = TRIES;
     loop {
-        let (vetting, health) = match candidate.take() {
-            Some(candidate) => candidate,
-            None => {
-                waiting.since.get_or_insert(started);
-                (turn(holder, ask).await?, None)
-            }
+        let (vetting, health) = if let Some(candidate) = candidate.take() {
+            candidate
+        } else {
+            waiting.since.get_or_insert(started);
+            (turn(holder, ask).await?, None)
         };
         match vet(vetting, health, options.place).await? {
             Vetted::Fit(claim) => return Ok(claim),

@@ -15,7 +15,9 @@ use crate::policy::TimeSource;
 use crate::rt;
 
 /// How far the coarse clock may lag behind, about.
-pub(crate) const PERIOD: Duration = Duration::from_millis(50);
+const PERIOD: Duration = Duration::from_millis(50);
+/// By how much the coarse clock may lag behind when the machine is busy, in microseconds.
+pub(crate) const LAG: u64 = 200_000;
 /// After how long the ticking thread ends, unless somebody starts it again.
 const REST: Duration = Duration::from_mins(1);
 

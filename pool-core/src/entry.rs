@@ -64,13 +64,13 @@ impl Facts {
         self.hand(place, now);
         let uses = self.uses.load(Ordering::Relaxed) + 1;
         self.uses.store(uses, Ordering::Relaxed);
-        uses % SAMPLE == 0
+        uses.is_multiple_of(SAMPLE)
     }
 
     /// Whether this checkout was to be timed.
     #[inline]
     pub(crate) fn is_timed(&self) -> bool {
-        self.uses.load(Ordering::Relaxed) % SAMPLE == 0
+        self.uses().is_multiple_of(SAMPLE)
     }
 
     /// Notes that nobody has it any more; called by its last owner.
@@ -123,6 +123,7 @@ impl Facts {
     }
 
     /// How often it was checked out, all connections counted that were ever in this slot.
+    #[inline]
     pub(crate) fn uses(&self) -> u64 {
         self.uses.load(Ordering::Relaxed)
     }

@@ -40,10 +40,11 @@ use crate::pool::Pool;
 pub struct PoolMap<K, B: Backend>(Arc<Inner<K, B>>);
 
 struct Inner<K, B: Backend> {
-    make: Box<dyn Fn(&K) -> Builder<B> + Send + Sync>,
+    make: Box<Make<K, B>>,
     pools: Mutex<Pools<K, B>>,
 }
 
+type Make<K, B> = dyn Fn(&K) -> Builder<B> + Send + Sync;
 type Place<B> = Arc<OnceLock<Result<Pool<B>, BuildError>>>;
 
 struct Pools<K, B: Backend> {

@@ -45,7 +45,7 @@ impl<B: Backend> raw::Parts for Parts<B> {
     type Outside = Shared<B>;
     type Mark = &'static Location<'static>;
 
-    const COARSE: u64 = 4 * clock::PERIOD.as_micros() as u64;
+    const COARSE: u64 = clock::LAG;
 
     fn exact(_coarse: u64) -> u64 {
         clock::exact()

@@ -1,7 +1,11 @@
 //! `cargo xtask`: everything that is done to this project, each with its own set-up.
 
+mod crates;
+mod fuzz;
 mod licences;
 mod mutate;
+mod prove;
+mod settings;
 mod setup;
 mod steps;
 mod test;
@@ -30,6 +34,8 @@ enum Command {
     Models,
     /// Break a copy of the pool in each known way, and see that a model notices.
     Mutate(mutate::Args),
+    /// Run all of the proof, of which `test` runs a bounded part.
+    Prove(prove::Args),
     /// Find or unpack the PostgreSQL that tests and the tour run.
     Setup {
         /// Install it with the system's package manager instead.
@@ -48,6 +54,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Models => test::models(),
         Command::Mutate(args) => mutate::run(&args),
+        Command::Prove(args) => prove::run(&args),
         Command::Setup { system } => setup::run(system),
         Command::Bench => setup::postgres(None).and_then(|()| test::bench()),
     };

@@ -30,6 +30,17 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// The cargo that chooses its toolchain by itself, in the project's root.
+pub(crate) fn plain_cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .args(arguments)
+        .current_dir(root())
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO");
+    command
+}
+
 /// Runs a command to its end; fails if it does.
 pub(crate) fn run(mut command: Command) -> anyhow::Result<()> {
     let status = command
@@ -69,6 +80,12 @@ impl Steps {
                 Err(error.context(format!("{name} failed after {seconds:.0} s")))
             }
         }
+    }
+
+    /// Notes a step that needn't be done again.
+    pub(crate) fn passed_before(&mut self, name: &str) {
+        println!("\n==> {name}: passed before");
+        self.done.push((format!("{name} (passed before)"), 0.0));
     }
 
     /// Ends the row.

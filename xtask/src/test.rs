@@ -1,39 +1,47 @@
 //! Everything that must pass, in the order in which a mistake shows soonest.
 
-use std::process::{Command, Stdio};
+use crate::steps::{self, Steps, cargo, target};
+use crate::{crates, fuzz, licences, settings, setup, tidy, tour};
 
-use crate::steps::{self, Steps, cargo, root, target};
-use crate::{licences, setup, tidy, tour};
-
-/// How long the parser is fuzzed.
+/// How long the parser of URLs is fuzzed.
 const FUZZ_SECONDS: u32 = 60;
+/// How many random schedules run in all.
+const SCHEDULES: u32 = 2_000;
+
+/// Everything but the packages that bring other people's pools and drivers.
+const OURS: [&str; 5] = [
+    "--workspace",
+    "--exclude",
+    "benches",
+    "--exclude",
+    "neighbours",
+];
 
 fn all(steps: &mut Steps) -> anyhow::Result<()> {
     steps.step("PostgreSQL for the tests", || setup::postgres(None))?;
     steps.step("format", || steps::run(cargo(&["fmt", "--all", "--check"])))?;
     steps.step("tidy", tidy::check)?;
+    steps.step("settings", settings::check)?;
     steps.step("licences", licences::check)?;
+    steps.step("crates", crates::check)?;
     steps.step("clippy", || {
-        let everything = [
-            "clippy",
-            "--workspace",
-            "--exclude",
-            "benches",
-            "--all-targets",
-        ];
-        steps::run(cargo(
-            &[&everything[..], &["--", "-D", "warnings"]].concat(),
-        ))
+        let mut clippy = cargo(&["clippy", "--all-targets"]);
+        clippy.args(OURS).args(["--", "-D", "warnings"]);
+        steps::run(clippy)
     })?;
     steps.step("docs", || {
-        let mut doc = cargo(&["doc", "--workspace", "--exclude", "benches", "--no-deps"]);
+        let mut doc = cargo(&["doc", "--no-deps"]);
+        doc.args(OURS);
         doc.env("RUSTDOCFLAGS", "-D warnings");
         steps::run(doc)
     })?;
     steps.step("tests, examples and doc tests", || {
-        steps::run(cargo(&["test", "--workspace", "--exclude", "benches"]))
+        let mut tests = cargo(&["test"]);
+        tests.args(OURS);
+        steps::run(tests)
     })?;
     steps.step("models", models)?;
+    steps.step("schedules", || schedules(SCHEDULES))?;
     steps.step("tour", || {
         let json = target().join("tour.json");
         tour::run(&tour::Args {
@@ -43,7 +51,7 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
             keep: false,
         })
     })?;
-    steps.step("fuzz", fuzz)?;
+    steps.step("fuzz", || fuzz::run(&["engine_url"], FUZZ_SECONDS))?;
     steps.step("package", || {
         steps::run(cargo(&[
             "publish",
@@ -71,54 +79,18 @@ pub(crate) fn models() -> anyhow::Result<()> {
     steps::run(models)
 }
 
+/// Random schedules of the pool, over the code that ships.
+pub(crate) fn schedules(count: u32) -> anyhow::Result<()> {
+    let mut schedules = cargo(&["test", "-p", "pool-core", "--lib", "--release"]);
+    schedules.arg("schedules::");
+    // A build of its own, as for the models.
+    schedules.env("CARGO_TARGET_DIR", target().join("schedules"));
+    schedules.env("RUSTFLAGS", "--cfg pool_shuttle");
+    schedules.env("POOL_SCHEDULES", count.to_string());
+    steps::run(schedules)
+}
+
 /// The benchmarks; the peers are built here and nowhere else.
 pub(crate) fn bench() -> anyhow::Result<()> {
     steps::run(cargo(&["bench", "-p", "benches"]))
-}
-
-/// Feeds the URL parser with what a fuzzer comes up with, where there is a nightly toolchain.
-fn fuzz() -> anyhow::Result<()> {
-    let there = |arguments: &[&str]| {
-        let mut command = plain_cargo(arguments);
-        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
-        quiet.status().is_ok_and(|status| status.success())
-    };
-    if !there(&["+nightly", "--version"]) {
-        println!("skipped: fuzzing needs a nightly toolchain, and there is none");
-        return Ok(());
-    }
-    if !there(&["fuzz", "--version"]) {
-        println!("Installing cargo-fuzz.");
-        if steps::run(plain_cargo(&[
-            "install",
-            "--quiet",
-            "--locked",
-            "cargo-fuzz",
-        ]))
-        .is_err()
-        {
-            println!("skipped: cargo-fuzz could not be installed");
-            return Ok(());
-        }
-    }
-    let seconds = format!("-max_total_time={FUZZ_SECONDS}");
-    steps::run(plain_cargo(&[
-        "+nightly",
-        "fuzz",
-        "run",
-        "engine_url",
-        "--",
-        &seconds,
-    ]))
-}
-
-/// The cargo that chooses its toolchain by itself.
-fn plain_cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new("cargo");
-    command
-        .args(arguments)
-        .current_dir(root())
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove("CARGO");
-    command
 }

@@ -184,12 +184,17 @@ impl std::error::Error for Local {}
 
 impl Switched {
     fn open(&self) -> usize {
+        self.panic_if_asked();
         self.0.opened.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn valid(&self) -> bool {
+    fn panic_if_asked(&self) {
         let panics = self.0.panics.swap(false, Ordering::Relaxed);
         assert!(!panics, "the test asked for it");
+    }
+
+    fn valid(&self) -> bool {
+        self.panic_if_asked();
         !self.0.fails.load(Ordering::Relaxed)
     }
 }
@@ -299,7 +304,14 @@ async fn a_panic_of_the_manager_costs_that_connection_alone<B: Numbered>(
     drop(pool.get().await.unwrap());
     switches.panics.store(true, Ordering::Relaxed);
     assert_eq!(B::number(&*pool.get().await.unwrap()), 2);
-    assert_eq!(B::number(&*pool.get().await.unwrap()), 2);
+    pool.get().await.unwrap().invalidate();
+    switches.panics.store(true, Ordering::Relaxed);
+    let panicked = pool.get().await;
+    assert!(
+        matches!(panicked, Err(GetError::Connect(ConnectError::Panicked))),
+        "a panic while opening is told, and not waited for"
+    );
+    assert_eq!(B::number(&*pool.get().await.unwrap()), 3);
 }
 
 async fn an_error_is_converted_and_classified<B: Numbered>(

@@ -26,6 +26,7 @@ use std::pin::Pin;
 use std::task::Waker;
 
 use super::Parts;
+use super::budget::Ticket;
 use super::claim::{Claim, Closing, Holder, Resetting};
 use super::idle::{Given, IdleSet};
 use super::queue::{Left, Node, Outcome, Queue};
@@ -292,7 +293,7 @@ impl<P: Parts> Core<P> {
             return None;
         }
         if !locked.queue.is_empty() {
-            let now = self.time_for_the_first(locked, now);
+            let now = Self::time_for_the_first(locked, now);
             self.shed(locked, now);
             while !locked.queue.is_empty() {
                 if locked.exempt() == 0 && locked.queue.first_deadline().is_some_and(|at| at <= now)
@@ -328,7 +329,7 @@ impl<P: Parts> Core<P> {
 
     /// Whether the debt to other pools is still wanted: then one connection must be closed now.
     pub(super) fn still_owes(&self, locked: &mut Locked<'_, P>) -> bool {
-        let wanted = P::ticket(&self.outside).is_some_and(|ticket| ticket.yield_one());
+        let wanted = P::ticket(&self.outside).is_some_and(Ticket::yield_one);
         if !wanted {
             locked.debt = Debt::Nothing;
             self.open_gate(locked);
@@ -344,7 +345,7 @@ impl<P: Parts> Core<P> {
     }
 
     /// The time, as exact as what is decided about the first in the queue needs it.
-    fn time_for_the_first(&self, locked: &Locked<'_, P>, now: u64) -> u64 {
+    fn time_for_the_first(locked: &Locked<'_, P>, now: u64) -> u64 {
         let near = locked
             .queue
             .first_deadline()

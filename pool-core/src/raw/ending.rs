@@ -70,7 +70,7 @@ impl<P: Parts> Core<P> {
             }
             // Those that are exempt now may not be later, so somebody must go on looking at them too.
             let first = locked.queue.first_deadline().filter(|at| *at != NEVER);
-            let shed = self.next_shed(&locked, now);
+            let shed = Self::next_shed(&locked, now);
             let look_again = first.into_iter().chain(next).chain(shed).min();
             beside(&mut locked.guarded, look_again);
             return look_again;
@@ -117,7 +117,7 @@ impl<P: Parts> Core<P> {
     }
 
     /// When a timer is to look for somebody to send away.
-    pub(super) fn next_shed(&self, locked: &Locked<'_, P>, now: u64) -> Option<u64> {
+    fn next_shed(locked: &Locked<'_, P>, now: u64) -> Option<u64> {
         let shed = locked.limits.shed?;
         if locked.queue.is_empty() {
             return None;

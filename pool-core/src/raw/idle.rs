@@ -202,13 +202,13 @@ impl<P: Parts> IdleSet<P> {
         }
         // With one, others may: the count and the bit are one step.
         // Ordering: Release, as in `give`.
-        let set = page
+        let done = page
             .word
             .fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
                 let few = (Word(word).idle_count() as usize) < keep;
                 few.then_some(word | mask)
             });
-        set.is_ok()
+        done.is_ok()
     }
 
     /// Raises `WAITING` on every word, or takes the idle slot that stands in the way.

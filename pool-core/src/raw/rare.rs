@@ -35,7 +35,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// No bound on the queue, and nobody is sent away.
-    #[cfg(test)]
+    #[cfg(all(test, pool_loom))]
     pub(crate) fn plain(keep: usize, capacity: usize) -> Self {
         Self {
             keep,
@@ -160,6 +160,10 @@ pub(super) enum State {
 }
 
 /// What the mutex guards.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a state of its own that the others do not imply"
+)]
 pub(super) struct Rare<P: Parts> {
     pub(super) queue: Queue<P>,
     pub(super) limits: Limits,

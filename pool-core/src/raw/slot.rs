@@ -174,8 +174,10 @@ impl<P: Parts> Pages<P> {
         // Ordering: Relaxed, as in `get`.
         let segment = self.segments[segment].load(Ordering::Relaxed);
         debug_assert!(!segment.is_null(), "a page's segment is there before it");
-        // SAFETY: a segment is as long as `place` says, never replaced, and freed only with `self`.
-        unsafe { &*segment.add(offset) }
+        // SAFETY: a segment is as long as `place` says.
+        let place = unsafe { segment.add(offset) };
+        // SAFETY: segments are never replaced, and freed only with `self`.
+        unsafe { &*place }
     }
 
     /// Adds the next page, of so many slots, with `word` in it; the caller holds the mutex.

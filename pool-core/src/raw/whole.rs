@@ -132,10 +132,8 @@ impl<P: Parts> Core<P> {
         let seat = core.take_idle(&mut locked)?;
         if !core.still_owes(&mut locked) {
             // Nobody starves any more.
-            return match core.offer(&mut locked, State::Live, seat, 0) {
-                Some((seat, _)) => Some(Closing(Claim::new(seat, holder.clone()))),
-                None => None,
-            };
+            let surplus = core.offer(&mut locked, State::Live, seat, 0);
+            return surplus.map(|(seat, _)| Closing(Claim::new(seat, holder.clone())));
         }
         locked.note(seat.id(), State::Live, State::Closing);
         // The rest that is idle goes back: the gate opens again, and until then it is parked nowhere.

@@ -6,7 +6,11 @@ use super::{Dice, all, calm, customers, cut, dawdle, dice, explore, pool};
 #[test]
 fn a_pool_closed_at_any_step_leaves_nothing() {
     explore(|| async {
-        let backend = if dice(2) == 0 { Dice::default() } else { Dice::fickle() };
+        let backend = if dice(2) == 0 {
+            Dice::default()
+        } else {
+            Dice::fickle()
+        };
         let pool = pool(&backend, 1 + dice(2), dice(2)).build();
         let pool = pool.expect("the settings are in order");
         let tasks = customers(&pool);

@@ -22,7 +22,9 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
-use crate::{Backend, Builder, GetOptions, Health, OwnedPooledConnection, Pool, When, virtual_time};
+use crate::{
+    Backend, Builder, GetOptions, Health, OwnedPooledConnection, Pool, When, virtual_time,
+};
 
 /// How many stories share the schedules of one run.
 const STORIES: usize = 8;
@@ -218,7 +220,9 @@ async fn customer(pool: Pool<Dice>) {
 
 /// Lets two to four customers in.
 fn customers(pool: &Pool<Dice>) -> Vec<JoinHandle<()>> {
-    (0..2 + dice(3)).map(|_| spawn(customer(pool.clone()))).collect()
+    (0..2 + dice(3))
+        .map(|_| spawn(customer(pool.clone())))
+        .collect()
 }
 
 async fn all(tasks: Vec<JoinHandle<()>>) {
@@ -261,5 +265,8 @@ async fn whole(pool: &Pool<Dice>, backend: &Dice) {
     calm(pool).await;
     let seen = pool.status();
     assert_eq!(backend.live(), seen.open, "none is forgotten: {seen}");
-    assert!(seen.idle <= seen.size, "no more are kept than may be: {seen}");
+    assert!(
+        seen.idle <= seen.size,
+        "no more are kept than may be: {seen}"
+    );
 }

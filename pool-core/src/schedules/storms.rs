@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Dice, all, cut, customers, dawdle, dice, explore, pool, whole};
+use super::{Dice, all, customers, cut, dawdle, dice, explore, pool, whole};
 use crate::{PrePing, Reuse};
 
 /// Fails if room that comes free wakes nobody, or if a waiter that leaves keeps what it was handed.
@@ -24,7 +24,10 @@ fn whatever_fails_at_any_step_the_pool_is_whole() {
     explore(|| async {
         let backend = Dice::fickle();
         let pool = pool(&backend, 1 + dice(2), dice(2)).pre_ping(PrePing::Always);
-        let pool = pool.down_after(2).build().expect("the settings are in order");
+        let pool = pool
+            .down_after(2)
+            .build()
+            .expect("the settings are in order");
         all(customers(&pool)).await;
         whole(&pool, &backend).await;
     });

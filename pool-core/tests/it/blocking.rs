@@ -359,6 +359,15 @@ fn threads_and_tasks_share_one_pool() {
 }
 
 #[test]
+fn the_pools_own_runtime_does_its_work_wherever_the_pool_was_made() {
+    let elsewhere = plain_runtime();
+    let pool = elsewhere.block_on(async { pool(1) });
+    drop(elsewhere);
+    let conn = futures::executor::block_on(pool.pool().get_owned());
+    assert_eq!(*conn.unwrap(), 1);
+}
+
+#[test]
 fn a_process_without_file_descriptors_gets_an_error() {
     let this = std::env::current_exe().unwrap();
     let script = "ulimit -n 64; exec \"$0\" --ignored --exact blocking::without_file_descriptors";

@@ -70,6 +70,8 @@ impl Copy {
     fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = cargo(arguments);
         command.current_dir(&self.place);
+        // Each mutation changes a line or two.
+        command.env("CARGO_INCREMENTAL", "1");
         command
     }
 }
