@@ -64,7 +64,11 @@ pub(crate) fn slow<B: Backend, H: Holder<Parts<B>>>(
             shared: &holder.core().outside,
             since: None,
         };
-        let result = slowly(&holder, options, unsure, &mut waiting).await;
+        let checkout = slowly(&holder, options, unsure, &mut waiting);
+        #[cfg(feature = "tracing")]
+        let checkout =
+            crate::trace::waiting(holder.core().outside.config.name.as_deref(), checkout);
+        let result = checkout.await;
         waiting.ended(&result);
         result
     })
@@ -124,11 +128,13 @@ impl<B: Backend> Waiting<'_, B> {
             return; // It never waited.
         }
         let tally = &self.shared.tally;
-        tally.record(Timed::Wait, waited);
+        self.shared.timed(Timed::Wait, waited);
         match result {
             Ok(_) => tally.served_late.raise(),
             Err(GetError::TimedOut(_) | GetError::Suspended { .. }) => {
                 tally.timeouts.raise();
+                #[cfg(feature = "metrics")]
+                crate::export::timeout(&self.shared.config);
                 self.shared.tell(|| EventKind::TimedOut {
                     waited: Duration::from_micros(waited),
                 });
@@ -142,7 +148,7 @@ impl<B: Backend> Waiting<'_, B> {
 impl<B: Backend> Drop for Waiting<'_, B> {
     fn drop(&mut self) {
         if self.since.is_some() {
-            self.shared.tally.record(Timed::Wait, self.waited());
+            self.shared.timed(Timed::Wait, self.waited());
             self.shared.tally.gave_up.raise();
         }
     }

@@ -196,6 +196,8 @@ fn round<B: Backend>(core: &Arc<Core<B>>) {
     look_at_idle(core);
     look_at_holders(core);
     fill(core, shared.config.min_idle);
+    #[cfg(feature = "metrics")]
+    crate::export::status(&shared.config, &shared.status(core));
 }
 
 fn look_at_idle<B: Backend>(core: &Arc<Core<B>>) {

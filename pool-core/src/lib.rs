@@ -43,6 +43,8 @@ mod entry;
 mod error;
 #[cfg(not(pool_loom))]
 mod events;
+#[cfg(all(not(pool_loom), feature = "metrics"))]
+mod export;
 #[cfg(not(pool_loom))]
 mod fn_backend;
 #[cfg(not(pool_loom))]
@@ -83,6 +85,8 @@ mod status;
 mod tally;
 #[cfg(not(pool_loom))]
 mod timekeeper;
+#[cfg(all(not(pool_loom), feature = "tracing"))]
+mod trace;
 #[cfg(pool_shuttle)]
 #[cfg_attr(not(test), allow(dead_code, reason = "the schedules move it"))]
 mod virtual_time;

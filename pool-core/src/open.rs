@@ -240,7 +240,10 @@ async fn attempt<B: Backend>(core: &Core<B>) -> Attempt<B> {
     let generation = shared.generation();
     let begun = clock::exact();
     shared.tell(|| EventKind::Connecting);
-    let connect = AssertUnwindSafe(connect(shared)).catch_unwind();
+    let connect = connect(shared);
+    #[cfg(feature = "tracing")]
+    let connect = crate::trace::connecting(config.name.as_deref(), connect);
+    let connect = AssertUnwindSafe(connect).catch_unwind();
     let connect = pin!(timeout(config.connect_timeout, connect));
     let result = match select(pin!(shared.shutdown.wait()), connect).await {
         Either::Left(((), _)) => return Attempt::Pointless,
@@ -251,7 +254,7 @@ async fn attempt<B: Backend>(core: &Core<B>) -> Attempt<B> {
             let took = clock::exact().saturating_sub(begun);
             let serial = shared.next_serial();
             shared.tally.opened.raise();
-            shared.tally.record(Timed::Connect, took);
+            shared.timed(Timed::Connect, took);
             shared.tell(|| EventKind::Connected {
                 connection: serial,
                 took: Duration::from_micros(took),

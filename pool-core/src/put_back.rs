@@ -110,7 +110,7 @@ pub(crate) fn after_use<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, 
 #[cold]
 fn note_hold<B: Backend>(shared: &Shared<B>, since: u64) {
     let held = clock::exact().saturating_sub(since);
-    shared.tally.record(Timed::Hold, held);
+    shared.timed(Timed::Hold, held);
 }
 
 /// Returns a connection that somebody must look at.

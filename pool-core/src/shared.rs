@@ -230,6 +230,13 @@ impl<B: Backend> Shared<B> {
         Some(ask.deadline.min(shed)).filter(|at| *at != NEVER)
     }
 
+    /// Records how long something took.
+    pub(crate) fn timed(&self, what: Timed, micros: u64) {
+        self.tally.record(what, micros);
+        #[cfg(feature = "metrics")]
+        crate::export::timed(&self.config, what, micros);
+    }
+
     /// The number of the next connection.
     pub(crate) fn next_serial(&self) -> u64 {
         // Ordering: Relaxed; only distinct values matter.
@@ -268,7 +275,7 @@ impl<B: Backend> Shared<B> {
     pub(crate) fn closing(&self, entry: &mut Entry<B::Connection>, reason: CloseReason) {
         self.tally.closed(reason);
         let age = self.now().saturating_sub(entry.born);
-        self.tally.record(Timed::Age, age);
+        self.timed(Timed::Age, age);
         self.tell(|| EventKind::Closed {
             connection: entry.serial,
             reason,

@@ -1,6 +1,7 @@
 //! The pool as its users see it, over a scripted backend. Nothing here waits for real time to pass.
 
 mod blocking;
+mod budget;
 mod cancel;
 mod closing;
 mod counters;

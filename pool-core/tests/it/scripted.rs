@@ -221,6 +221,11 @@ impl ScriptedBackend {
         self.0.lock().live
     }
 
+    /// How many were live at once at most.
+    pub(crate) fn most_live(&self) -> usize {
+        self.0.lock().most_live
+    }
+
     pub(crate) fn opens(&self) -> u32 {
         self.0.lock().opened
     }
