@@ -13,7 +13,8 @@ use crate::sync::Arc;
 
 /// A number of connections that many pools share: a handle that is cheap to clone.
 ///
-/// Never more than that many exist over all of them. While they are scarce, pools that wait for one take turns;
+/// Never more than that many exist over all of them. While they are scarce, the pool that has
+/// least is next, and of those alike they take turns;
 /// an idle connection of one pool is closed for the sake of another's waiter, and a pool that holds more than
 /// its fair share (by [`budget_weight`](crate::Builder::budget_weight)) gives up what comes back to it. A pool
 /// that is dropped gives everything back. An idle pool has no task and holds less than a kilobyte.
@@ -103,6 +104,8 @@ impl<B: Backend> Sharer for RawCore<Parts<B>> {
         };
         if let Some(closing) = Core::<B>::give_way(&core, self.outside.config.min_idle, any) {
             put_back::finish_closing(closing, CloseReason::Yielded);
+        } else {
+            self.outside.attempted.notify_waiters(); // One that pauses between two attempts may go.
         }
     }
 

@@ -205,11 +205,11 @@ fn look_at_idle<B: Backend>(core: &Arc<Core<B>>) {
     let config = &shared.config;
     let now = shared.now();
     let renewing = clock::exact() <= shared.rounds.renewing.load(Ordering::Relaxed);
-    let (pool_size, _) = *shared.limits.lock();
-    let idle = core.counts().idle;
+    let seen = core.counts();
+    let idle = seen.idle;
     // How many may go: down to `min_idle`, a quarter in one round; and of the lingering those too many.
     let mut spare = idle.saturating_sub(config.min_idle).min((idle / 4).max(1));
-    let mut lingering = idle.saturating_sub(pool_size);
+    let mut lingering = idle.saturating_sub(seen.size);
     let mut replace = Vec::new();
     let mut reasons = Vec::new();
     let taken = Core::<B>::take_idle_where(core, |facts| {
@@ -324,14 +324,13 @@ fn look_at_holders<B: Backend>(core: &Arc<Core<B>>) {
 /// What is wanted is worked out from the state each time. After failures one at a time is tried.
 pub(crate) fn fill<B: Backend>(core: &Arc<Core<B>>, idle: usize) {
     let shared = &core.outside;
-    let (pool_size, _) = *shared.limits.lock();
     let refill = shared.rounds.refill.swap(0, Ordering::Relaxed);
     if idle == 0 && refill == 0 {
         return;
     }
     let wanted = |counts: &Counts, idle: usize| {
         let spare = counts.connecting.saturating_sub(counts.waiting);
-        counts.idle + spare < idle && counts.taken - counts.closing < pool_size
+        counts.idle + spare < idle && counts.taken - counts.closing < counts.size
     };
     let Some(handle) = shared.runtime() else {
         return;
@@ -344,7 +343,7 @@ pub(crate) fn fill<B: Backend>(core: &Arc<Core<B>>, idle: usize) {
     }
     for _ in 0..refill {
         let Some(opening) = Core::<B>::take_spare(core, |counts| {
-            counts.taken - counts.closing < pool_size && !(troubled && counts.connecting > 0)
+            counts.taken - counts.closing < counts.size && !(troubled && counts.connecting > 0)
         }) else {
             return;
         };

@@ -90,12 +90,8 @@ impl<B: Backend> Pool<B> {
             });
         }
         let capacity = max_overflow.map_or(crate::MAX_CONNECTIONS, |more| pool_size + more);
-        let surplus = {
-            let mut limits = shared.limits.lock();
-            *limits = (pool_size, capacity);
-            let keep = config.keep(pool_size, capacity);
-            Core::<B>::resize(self.core(), keep, capacity)
-        };
+        let keep = config.keep(pool_size, capacity);
+        let surplus = Core::<B>::resize(self.core(), (pool_size, keep), capacity);
         for (closing, _) in surplus {
             put_back::finish_closing(closing, CloseReason::Resized);
         }
@@ -147,6 +143,7 @@ impl<B: Backend> Pool<B> {
     pub fn resume(&self) {
         let shared = &self.core().outside;
         put_back::finish(Core::<B>::resume(self.core(), shared.now()));
+        shared.attempted.notify_waiters(); // A warm-up may have found nothing to be opened.
         shared.tell(|| EventKind::Resumed);
     }
 
@@ -287,8 +284,8 @@ async fn warm_up<B: Backend>(
         let mut attempted = pin!(shared.attempted.notified());
         // Registered before the look, so that an attempt that ends in between is not missed.
         attempted.as_mut().enable();
-        let wanted = connections.min(shared.limits.lock().0);
         let seen = core.counts();
+        let wanted = connections.min(seen.size);
         if seen.closed {
             return Err(GetError::Closed);
         }

@@ -191,15 +191,30 @@ impl<B: Backend> Opener<B> {
         self.opening.as_ref().is_some_and(Core::<B>::still_wanted)
     }
 
-    /// Pauses between two attempts; false if the pool was closed meanwhile.
+    /// Pauses between two attempts; false if the pool was closed meanwhile, or its room is given up to another
+    /// pool under the same budget.
     async fn rest(&mut self, pause: Duration) -> bool {
         if pause.is_zero() {
             return true;
         }
         self.set_resting(true);
         let core = Arc::clone(&self.core);
-        let closed = pin!(core.outside.shutdown.wait());
-        let slept = matches!(select(closed, pin!(sleep(pause))).await, Either::Right(_));
+        let mut closed = pin!(core.outside.shutdown.wait());
+        let mut over = pin!(sleep(pause));
+        let slept = loop {
+            let mut asked = pin!(core.outside.attempted.notified());
+            // Registered before the look, so that a debt that arises in between is not missed.
+            asked.as_mut().enable();
+            if self.opening.as_ref().is_some_and(Core::<B>::owes) {
+                break false;
+            }
+            let pause = select(over.as_mut(), asked);
+            match select(closed.as_mut(), pause).await {
+                Either::Left(_) => break false,
+                Either::Right((Either::Left(_), _)) => break true,
+                Either::Right((Either::Right(_), _)) => {}
+            }
+        };
         self.set_resting(false);
         slept
     }

@@ -103,6 +103,7 @@ impl<B: Backend> Pool<B> {
             }),
         };
         let limits = Limits {
+            size: config.pool_size,
             keep: config.keep(config.pool_size, capacity),
             capacity,
             connecting: config.max_connecting,

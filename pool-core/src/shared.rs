@@ -92,8 +92,6 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) hub: Hub,
     pub(crate) tally: Tally,
     pub(crate) rounds: Rounds,
-    /// `pool_size` and how many may exist, as they are since the last `resize`.
-    pub(crate) limits: Mutex<(usize, usize)>,
     pub(crate) ticket: OnceLock<Ticket>,
     serials: AtomicU64,
     pub(crate) outage: Outage<B::Error>,
@@ -101,7 +99,7 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) shutdown: Shutdown,
     /// Told whenever a slot of a closed pool is vacated.
     pub(crate) drained: Notify,
-    /// Told whenever an attempt to open a connection has ended.
+    /// Told whenever an attempt to open a connection has ended, and when a pause between two may have to.
     pub(crate) attempted: Notify,
     /// Tells timekeepers that somebody's time is over sooner than they thought.
     pub(crate) sooner: Notify,
@@ -131,7 +129,6 @@ impl<B: Backend> Shared<B> {
             hub: Hub::default(),
             tally: Tally::default(),
             rounds: Rounds::default(),
-            limits: Mutex::new((config.pool_size, config.capacity())),
             ticket: OnceLock::new(),
             serials: AtomicU64::new(0),
             backend,
@@ -297,17 +294,16 @@ impl<B: Backend> Shared<B> {
     /// The pool's numbers.
     pub(crate) fn status(&self, core: &Core<B>) -> Status {
         let counts = core.counts();
-        let (size, capacity) = *self.limits.lock();
         Status {
-            size,
-            capacity,
+            size: counts.size,
+            capacity: counts.capacity,
             open: counts.taken - counts.connecting,
             idle: counts.idle,
             in_use: counts.in_use(),
             connecting: counts.connecting,
             resetting: counts.resetting,
             closing: counts.closing,
-            overflow: counts.taken.saturating_sub(size),
+            overflow: counts.taken.saturating_sub(counts.size),
             waiting: counts.waiting,
             detached: counts.detached,
             abandoned: self.abandoned.load(Ordering::Relaxed),

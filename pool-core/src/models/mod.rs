@@ -171,6 +171,8 @@ fn discard(mut claim: Held) {
 fn assert_at_rest(rig: &Rig, idle: usize) {
     let seen = rig.counts();
     let rest = Counts {
+        size: seen.size,
+        capacity: seen.capacity,
         taken: idle,
         idle,
         detached: seen.detached,

@@ -9,7 +9,7 @@ use crate::raw::wait::Wait;
 use std::pin::pin;
 
 fn resize(rig: &super::Rig, keep: usize, capacity: usize) {
-    for surplus in Core::resize(rig, keep, capacity) {
+    for surplus in Core::resize(rig, (keep, keep), capacity) {
         close(Some(surplus));
     }
 }

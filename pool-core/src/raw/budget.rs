@@ -2,14 +2,14 @@
 //!
 //! A pool takes one *permit* for each slot before that leaves the vacant state, and frees it when the slot is
 //! vacant again. A pool for whose waiters there is no permit is *starving*: it stands in a line, and no other
-//! pool takes a permit past it. What comes free is *granted* to the first in the line, one at a time, so the
-//! starving take turns.
+//! pool takes a permit past it. What comes free is *granted* one at a time to the *poorest* in the line: who
+//! holds least by weight, and of those alike who came first, so that they take turns.
 //!
 //! # Giving way
 //! While somebody starves, all pools that hold connections are asked to give one up: an idle one at once; else
-//! the next for which nobody waits there; else, of a pool that holds more than the starving one (by weight, so
-//! much more that giving one away does not turn the tables), or if that one holds nothing, the next that comes
-//! back at all. A pool that was asked asks back under its own mutex before it closes one
+//! the next for which nobody waits there; else, of a pool that holds more than the poorest (by weight, so much
+//! more that giving one away does not turn the tables), or if that one holds nothing, the next that comes back
+//! at all. A pool that was asked asks back under its own mutex before it closes one
 //! ([`Ticket::yield_one`]), so no more are closed than are wanted.
 //!
 //! # Locks
@@ -19,7 +19,8 @@
 //!
 //! Checked by the models `budget`.
 
-use std::collections::VecDeque;
+use std::cmp::Ordering as Compared;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Weak;
 
 use slab::Slab;
@@ -41,7 +42,9 @@ struct State {
     total: usize,
     free: usize,
     members: Slab<Member>,
-    /// Those that starve, and some that no longer do.
+    /// Those that hold something: at most `total`, however many members there are.
+    holding: BTreeSet<usize>,
+    /// Those that starve.
     line: VecDeque<usize>,
     starving: usize,
     /// How many connections are being closed for the starving.
@@ -70,6 +73,18 @@ pub(crate) struct Numbers {
     pub(crate) starving: usize,
 }
 
+impl Member {
+    /// What it holds, or may take at any moment.
+    fn has(&self) -> usize {
+        self.held + self.granted
+    }
+
+    /// Which of two has more by weight.
+    fn wealth(&self, other: &Self) -> Compared {
+        (self.has() * other.weight).cmp(&(other.has() * self.weight))
+    }
+}
+
 /// A pool's membership; leaves when dropped.
 pub(crate) struct Ticket {
     budget: Arc<Budget>,
@@ -96,6 +111,7 @@ impl Budget {
             total,
             free: total,
             members: Slab::new(),
+            holding: BTreeSet::new(),
             line: VecDeque::new(),
             starving: 0,
             yielding: 0,
@@ -207,46 +223,57 @@ impl State {
         self.starving > self.yielding
     }
 
-    fn grant(&mut self) -> Option<Weak<dyn Sharer>> {
-        while self.free > 0 {
-            let id = self.line.pop_front()?;
-            let Some(member) = self.members.get_mut(id) else {
-                continue;
-            };
-            if !std::mem::take(&mut member.starving) {
-                continue;
+    /// The place in the line of the poorest.
+    fn poorest(&self) -> Option<usize> {
+        let mut poorest: Option<(usize, &Member)> = None;
+        for (place, id) in self.line.iter().enumerate() {
+            let member = &self.members[*id];
+            if member.has() == 0 {
+                return Some(place);
             }
-            self.starving -= 1;
-            self.free -= 1;
-            member.granted += 1;
-            return Some(member.pool.clone());
+            if poorest.is_none_or(|(_, known)| member.wealth(known) == Compared::Less) {
+                poorest = Some((place, member));
+            }
         }
-        None
+        poorest.map(|(place, _)| place)
     }
 
-    /// Whom to ask to give way to the first in the line, and whether for any connection.
+    fn grant(&mut self) -> Option<Weak<dyn Sharer>> {
+        if self.free == 0 {
+            return None;
+        }
+        let id = self.line.remove(self.poorest()?)?;
+        let member = &mut self.members[id];
+        member.starving = false;
+        member.granted += 1;
+        self.starving -= 1;
+        self.free -= 1;
+        Some(member.pool.clone())
+    }
+
+    /// Whom to ask to give way to the poorest in the line, and whether for any connection.
     fn richest_first(&self) -> Vec<(Weak<dyn Sharer>, bool)> {
-        let mut line = self
-            .line
-            .iter()
-            .filter_map(|id| Some((*id, self.members.get(*id)?)));
-        let Some((poor_id, poor)) = line.find(|(_, member)| member.starving) else {
+        let Some(poor_id) = self.poorest().map(|place| self.line[place]) else {
             return Vec::new();
         };
-        let mut rich: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(id, member)| *id != poor_id && member.held > 0)
-            .map(|(_, member)| member)
-            .collect();
-        rich.sort_by(|a, b| (b.held * a.weight).cmp(&(a.held * b.weight)));
-        let has = poor.held + poor.granted;
+        let poor = &self.members[poor_id];
+        let others = self.holding.iter().filter(|id| **id != poor_id);
+        let mut rich: Vec<_> = others.map(|id| &self.members[*id]).collect();
+        rich.sort_by(|a, b| b.wealth(a));
+        let has = poor.has();
         rich.into_iter()
             .map(|rich| {
-                let any = has == 0 || (rich.held - 1) * poor.weight >= (has + 1) * rich.weight;
+                let spared = rich.held.saturating_sub(1) * poor.weight;
+                let any = has == 0 || spared >= (has + 1) * rich.weight;
                 (rich.pool.clone(), any)
             })
             .collect()
+    }
+
+    /// Notes that a member holds one more.
+    fn hold(&mut self, id: usize) {
+        self.members[id].held += 1;
+        self.holding.insert(id);
     }
 
     fn stop_starving(&mut self, id: usize) {
@@ -279,7 +306,7 @@ impl Ticket {
             state.line.push_back(self.id);
             return Took::NewlyStarving;
         }
-        state.members[self.id].held += 1;
+        state.hold(self.id);
         if among_starving {
             Took::YesAmongStarving
         } else {
@@ -293,7 +320,7 @@ impl Ticket {
         let free = state.free > 0 && state.starving == 0;
         if free {
             state.free -= 1;
-            state.members[self.id].held += 1;
+            state.hold(self.id);
         }
         free
     }
@@ -304,9 +331,13 @@ impl Ticket {
         state.free += 1;
         let member = &mut state.members[self.id];
         member.held -= 1;
+        let nothing = member.held == 0;
         if member.yielding > 0 {
             member.yielding -= 1;
             state.yielding -= 1;
+        }
+        if nothing {
+            state.holding.remove(&self.id);
         }
     }
 
@@ -347,6 +378,7 @@ impl Drop for Ticket {
         let mut state = self.budget.0.lock();
         state.stop_starving(self.id);
         let member = state.members.remove(self.id);
+        state.holding.remove(&self.id);
         state.free += member.held + member.granted;
         state.yielding -= member.yielding;
         drop(state); // Before the weak handle in `member` is dropped.

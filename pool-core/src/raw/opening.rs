@@ -7,7 +7,7 @@ use super::Parts;
 use super::budget::Took;
 use super::claim::{Claim, Holder, Opening};
 use super::core::{Core, Surplus};
-use super::rare::{Counts, Ledger, Locked, State};
+use super::rare::{Counts, Debt, Ledger, Locked, State};
 use super::slot::{Page, Seat, SlotId};
 use super::word::{Bit, Flag, Word};
 use crate::sync::SLOTS_PER_WORD;
@@ -150,6 +150,13 @@ impl<P: Parts> Core<P> {
     pub(crate) fn still_wanted<H: Holder<P>>(opening: &Opening<P, H>) -> bool {
         let locked = opening.holder().core().lock();
         !locked.closed && !locked.suspended && locked.queue.len() >= locked.connecting
+    }
+
+    /// Whether another pool under the same budget has more need of this slot's room; it must then be given up.
+    pub(crate) fn owes<H: Holder<P>>(opening: &Opening<P, H>) -> bool {
+        let core = opening.holder().core();
+        let mut locked = core.lock();
+        locked.debt != Debt::Nothing && core.still_owes(&mut locked)
     }
 
     /// Notes that an opening pauses between two attempts (or no longer does): meanwhile it keeps nobody's

@@ -19,7 +19,9 @@ use crate::sync::MutexGuard;
 /// A pool's limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// How many connections are kept idle (`pool_size`).
+    /// What the layer above calls `pool_size`; told, not used.
+    pub(crate) size: usize,
+    /// How many connections are kept idle when they come back.
     pub(crate) keep: usize,
     /// How many may exist (`pool_size + max_overflow`).
     pub(crate) capacity: usize,
@@ -38,6 +40,7 @@ impl Limits {
     #[cfg(all(test, pool_loom))]
     pub(crate) fn plain(keep: usize, capacity: usize) -> Self {
         Self {
+            size: keep,
             keep,
             capacity,
             connecting: capacity,
@@ -75,6 +78,8 @@ pub(crate) enum Order {
 /// How many slots are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
+    pub(crate) size: usize,
+    pub(crate) capacity: usize,
     /// Not vacant: opening, idle, in use, resetting or closing.
     pub(crate) taken: usize,
     pub(crate) idle: usize,

@@ -63,11 +63,12 @@ impl<P: Parts> Core<P> {
     /// close; what is in use is closed when it comes back.
     pub(crate) fn resize<H: Holder<P>>(
         holder: &H,
-        keep: usize,
+        (size, keep): (usize, usize),
         capacity: usize,
     ) -> Vec<Surplus<P, H>> {
         let core = holder.core();
         let mut locked = core.lock();
+        locked.limits.size = size;
         locked.limits.keep = keep;
         locked.limits.capacity = capacity;
         core.tell_keep(&locked);
@@ -184,6 +185,8 @@ impl<P: Parts> Core<P> {
 
     pub(super) fn counted(&self, locked: &Locked<'_, P>) -> Counts {
         Counts {
+            size: locked.limits.size,
+            capacity: locked.limits.capacity,
             taken: locked.taken,
             idle: self.idle_count(locked),
             connecting: locked.connecting,
