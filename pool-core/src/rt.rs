@@ -17,8 +17,63 @@ mod plain {
 
 #[cfg(pool_shuttle)]
 mod random {
-    pub(crate) use shuttle_tokio::runtime::{Handle, Id};
+    use std::cell::Cell;
+
+    use shuttle_tokio::runtime;
+    pub(crate) use shuttle_tokio::runtime::Id;
     pub(crate) use shuttle_tokio::sync::Notify;
 
     pub(crate) use crate::virtual_time::{Instant, sleep, sleep_until, timeout};
+
+    thread_local! {
+        static TASKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// The runtime, which counts the tasks that run on it.
+    #[derive(Clone)]
+    pub(crate) struct Handle(runtime::Handle);
+
+    impl Handle {
+        pub(crate) fn try_current() -> Result<Self, runtime::TryCurrentError> {
+            runtime::Handle::try_current().map(Self)
+        }
+
+        pub(crate) fn current() -> Self {
+            Self(runtime::Handle::current())
+        }
+
+        pub(crate) fn id(&self) -> Id {
+            self.0.id()
+        }
+
+        /// Starts a task that nobody joins.
+        pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+            let counted = Counted::new();
+            drop(self.0.spawn(async move {
+                task.await;
+                drop(counted);
+            }));
+        }
+    }
+
+    struct Counted;
+
+    impl Counted {
+        fn new() -> Self {
+            TASKS.set(TASKS.get() + 1);
+            Self
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            TASKS.set(TASKS.get() - 1);
+        }
+    }
+
+    /// How many tasks run that the pools of this schedule have started.
+    #[cfg(test)]
+    pub(crate) fn tasks() -> usize {
+        TASKS.get()
+    }
 }
