@@ -27,6 +27,12 @@ pub enum ErrorKind {
     TooManyConnections,
     /// No connection came free within `pool_timeout`.
     PoolTimeout,
+    /// The pool is asked for more than it can serve: its wait queue is full, or this caller was sent away.
+    PoolOverload,
+    /// The pool was suspended until the caller's time was over.
+    PoolSuspended,
+    /// A hook of the pool's refused the connection: see the cause.
+    Hook,
     /// The pool is closed.
     PoolClosed,
     /// Opening connections keeps failing, so the pool refuses until a probe succeeds.
@@ -177,7 +183,13 @@ impl Error {
         use ErrorKind as K;
         matches!(
             self.0.kind,
-            K::Connect | K::TooManyConnections | K::PoolTimeout | K::PoolDown | K::Serialization
+            K::Connect
+                | K::TooManyConnections
+                | K::PoolTimeout
+                | K::PoolOverload
+                | K::PoolSuspended
+                | K::PoolDown
+                | K::Serialization
         )
     }
 
@@ -297,6 +309,9 @@ impl From<tokio_postgres::Error> for Error {
 impl From<GetError<Error>> for Error {
     fn from(error: GetError<Error>) -> Self {
         let message = error.to_string();
+        let backend = |cause: Option<&Arc<Error>>| -> Option<Arc<dyn StdError + Send + Sync>> {
+            Some(Arc::clone(cause?) as _)
+        };
         let (kind, cause) = match error {
             // The connection's own error says all there is to say.
             GetError::Connect(ConnectError::Backend(cause)) | GetError::Ping(cause) => {
@@ -304,12 +319,14 @@ impl From<GetError<Error>> for Error {
             }
             GetError::TimedOut(timed_out) => {
                 let cause = timed_out.last_connect_error.as_ref();
-                (
-                    ErrorKind::PoolTimeout,
-                    cause.and_then(ConnectError::backend_error).cloned(),
-                )
+                let cause = backend(cause.and_then(ConnectError::backend_error));
+                (ErrorKind::PoolTimeout, cause)
             }
-            GetError::Down { cause, .. } => (ErrorKind::PoolDown, cause.backend_error().cloned()),
+            GetError::Down { cause, .. } => (ErrorKind::PoolDown, backend(cause.backend_error())),
+            GetError::QueueFull { .. } | GetError::Shed { .. } => (ErrorKind::PoolOverload, None),
+            GetError::Suspended { .. } => (ErrorKind::PoolSuspended, None),
+            GetError::Refused(cause) => (ErrorKind::Hook, cause),
+            GetError::Connect(ConnectError::Hook(cause)) => (ErrorKind::Hook, Some(cause)),
             GetError::Closed => (ErrorKind::PoolClosed, None),
             GetError::NoRuntime => (ErrorKind::Usage, None),
             _ => (ErrorKind::Connect, None),

@@ -55,6 +55,7 @@ mod wire;
 pub use committed::{Committed, Durability};
 pub use engine::{Connection, Engine, EngineBuilder};
 pub use factory::SessionFactory;
+pub use pool_core;
 pub use pool_core::{CloseReport, Holder, PrePing, Status, TimeSource};
 pub use session::{IsolationLevel, Savepoint, Session, SessionOptions, UnknownIsolationLevel};
 pub use source::{

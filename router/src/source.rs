@@ -148,7 +148,13 @@ impl Reads {
 
 /// A full or closed pool says nothing about the node.
 fn is_the_callers_to_know(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::PoolTimeout | ErrorKind::PoolClosed)
+    matches!(
+        error.kind(),
+        ErrorKind::PoolTimeout
+            | ErrorKind::PoolOverload
+            | ErrorKind::PoolSuspended
+            | ErrorKind::PoolClosed
+    )
 }
 
 /// The statement by which a node proves that it keeps the promise, and the verdict on its answer.

@@ -130,6 +130,26 @@ impl EngineBuilder {
         self.tune(move |pool| pool.time_source(source))
     }
 
+    /// Changes any of the pool's own settings, those included that have no call here: hooks, a budget, `min_idle`,
+    /// shedding.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = pool_postgres::Engine::builder("postgresql://localhost/app")
+    ///     .pool_with(|pool| pool.min_idle(2).max_waiting(100))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn pool_with(
+        self,
+        change: impl Fn(pool_core::Builder<PgBackend>) -> pool_core::Builder<PgBackend>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.tune(change)
+    }
+
     /// The name that the server shows for these connections in `pg_stat_activity`.
     pub fn application_name(self, name: impl Into<String>) -> Self {
         self.option(|options| options.application_name(name))

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use pool_postgres::pool_core::{CloseReason, EventKind, OnReturn};
 use pool_postgres::{Engine, ErrorKind, SessionFactory};
 
 use crate::support::{builder, count, database, one_connection, sessions, until};
@@ -201,4 +203,81 @@ async fn disposing_replaces_connections_and_leaves_running_transactions_alone() 
     )
     .await;
     assert_eq!(count(&engine).await, 1);
+}
+
+#[tokio::test]
+async fn hooks_and_settings_of_the_pool_alone_reach_an_engine() {
+    let database = database().await;
+    let engine = builder(&database.url())
+        .pool_size(1)
+        .max_overflow(0)
+        .pool_with(|pool| {
+            let pool = pool.on_connect(|conn| {
+                Box::pin(async move {
+                    let set = "SET application_name = 'set up'";
+                    conn.client().batch_execute(set).await?;
+                    Ok(())
+                })
+            });
+            pool.on_return(|_| OnReturn::Close)
+        })
+        .build()
+        .expect("good settings");
+    let mut events = engine.pool().events();
+    let row = engine
+        .query_one("SELECT current_setting('application_name')", &[])
+        .await
+        .expect("a row");
+    assert_eq!(
+        row.get::<_, String>(0),
+        "set up",
+        "once for each connection"
+    );
+    let reason = loop {
+        let event = events.next().await.expect("the pool is open");
+        if let EventKind::Closed { reason, .. } = event.kind {
+            break reason;
+        }
+    };
+    assert_eq!(reason, CloseReason::Refused);
+}
+
+#[tokio::test]
+async fn a_pool_in_which_nobody_may_wait_is_overloaded_at_once() {
+    let database = database().await;
+    let engine = builder(&database.url())
+        .pool_size(1)
+        .max_overflow(0)
+        .pool_with(|pool| pool.max_waiting(0))
+        .build()
+        .expect("good settings");
+    let held = engine.connect().await.expect("room for one");
+    let error = engine.connect().await.expect_err("nobody may wait");
+    assert_eq!(error.kind(), ErrorKind::PoolOverload);
+    assert!(error.is_retryable());
+    drop(held);
+}
+
+#[tokio::test]
+async fn an_engine_whose_pool_is_suspended_says_so_when_the_time_is_over() {
+    let database = database().await;
+    let engine = one_connection(&database);
+    engine.pool().suspend();
+    let error = engine.ping().await.expect_err("suspended");
+    assert_eq!(error.kind(), ErrorKind::PoolSuspended);
+    engine.pool().resume();
+    engine.ping().await.expect("handed out again");
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_is_told_with_its_cause() {
+    let database = database().await;
+    let engine = builder(&database.url())
+        .pool_with(|pool| pool.on_connect(|_| Box::pin(async { Err("no luck".into()) })))
+        .build()
+        .expect("good settings");
+    let error = engine.ping().await.expect_err("the hook fails");
+    assert_eq!(error.kind(), ErrorKind::Hook);
+    let cause = std::error::Error::source(&error).map(ToString::to_string);
+    assert_eq!(cause.as_deref(), Some("no luck"));
 }
