@@ -171,9 +171,11 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
         only_with_room: patience == Patience::None,
         mark: options.place,
     };
-    if let Patience::Until(deadline) = patience {
-        ask.deadline = deadline;
-    }
+    ask.deadline = match patience {
+        Patience::Until(deadline) => deadline,
+        // Only for what is opened for it, and not for ever where that goes to somebody else.
+        Patience::None => started.saturating_add(clock::micros(shared.config.connect_timeout)),
+    };
     let mut tries = TRIES;
     loop {
         let (vetting, health) = if let Some(candidate) = candidate.take() {
@@ -303,6 +305,7 @@ async fn vet<B: Backend, H: Holder<Parts<B>>>(
     if needs_ping(&mut vetting) {
         let generation = shared.generation();
         let (entry, facts, _) = vetting.split();
+        facts.hand(place, shared.now()); // It is idle no more.
         let ping = AssertUnwindSafe(async { shared.backend.ping(&mut entry.conn).await });
         match timeout(shared.config.ping_timeout, ping.catch_unwind()).await {
             Ok(Ok(Ok(()))) => facts.prove(shared.now()),

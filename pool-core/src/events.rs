@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -118,7 +118,7 @@ const BEHIND: usize = 1024;
 
 /// A pool's events from now on: [`Pool::events`](crate::Pool::events).
 ///
-/// A [`Stream`]; it ends when the pool is closed and its last event was read. Holds up to 1,024 events: beyond,
+/// A [`Stream`]; it ends once the pool is closed, holds no connection any more, and its last event was read. Holds up to 1,024 events: beyond,
 /// the oldest are lost, and [`dropped`](Self::dropped) counts them.
 ///
 /// ```
@@ -152,6 +152,8 @@ struct Ring {
 #[derive(Default)]
 pub(crate) struct Hub {
     observers: Mutex<Vec<Weak<Ring>>>,
+    /// Whether nothing is told any more. Under the mutex.
+    over: AtomicBool,
     /// How many there are, as a hint that saves the mutex.
     count: AtomicUsize,
 }
@@ -164,10 +166,26 @@ impl Hub {
             waker: AtomicWaker::new(),
         });
         let mut observers = self.observers.lock();
+        // Ordering: Relaxed; only used under the mutex.
+        if self.over.load(Ordering::Relaxed) {
+            return Events(ring);
+        }
         observers.push(Arc::downgrade(&ring));
         // Ordering: Relaxed; an event at the same moment may be missed.
         self.count.store(observers.len(), Ordering::Relaxed);
         Events(ring)
+    }
+
+    /// Ends all streams, and those that are asked for later.
+    pub(crate) fn end(&self) {
+        let observers = {
+            let mut observers = self.observers.lock();
+            // Ordering: Relaxed, as in `observe`.
+            self.over.store(true, Ordering::Relaxed);
+            self.count.store(0, Ordering::Relaxed);
+            std::mem::take(&mut *observers)
+        };
+        release(observers);
     }
 
     pub(crate) fn is_observed(&self) -> bool {
@@ -234,13 +252,17 @@ impl Stream for Events {
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        let observers = std::mem::take(self.observers.get_mut());
-        for ring in observers {
-            let alive = ring.upgrade();
-            drop(ring); // Before its reader looks whether anything may still come.
-            if let Some(alive) = alive {
-                alive.waker.wake();
-            }
+        release(std::mem::take(self.observers.get_mut()));
+    }
+}
+
+/// Lets go of observers: their streams end.
+fn release(observers: Vec<Weak<Ring>>) {
+    for ring in observers {
+        let alive = ring.upgrade();
+        drop(ring); // Before its reader looks whether anything may still come.
+        if let Some(alive) = alive {
+            alive.waker.wake();
         }
     }
 }

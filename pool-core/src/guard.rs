@@ -45,10 +45,10 @@ impl<B: Backend, H: Holder<Parts<B>>> Held<B, H> {
         let shared = &holder.core().outside;
         claim.facts().let_go(shared.now());
         Core::<B>::detach(claim);
-        put_back::note_vacated(holder.core());
         shared.tell(|| EventKind::Detached {
             connection: entry.serial,
         });
+        put_back::note_vacated(holder.core());
         entry.conn
     }
 

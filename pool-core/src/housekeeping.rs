@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
+use parking_lot::Mutex;
 
 use crate::backend::Backend;
 use crate::clock;
@@ -22,10 +23,11 @@ use crate::events::EventKind;
 use crate::maintenance::{self, Job};
 use crate::open;
 use crate::put_back;
+use crate::raw::claim::Claim;
 use crate::raw::rare::Counts;
 use crate::raw::whole::Live;
 use crate::rt::{Handle, sleep};
-use crate::shared::{Core, held_by};
+use crate::shared::{Core, Parts, held_by};
 use crate::stats::CloseReason;
 
 /// The longest and the shortest time between two rounds.
@@ -45,6 +47,8 @@ pub(crate) struct Rounds {
     renewal: AtomicU64,
     /// How many were closed to make room for those that replace them.
     refill: AtomicUsize,
+    /// The numbers of those for which another is being opened.
+    replacing: Mutex<Vec<u64>>,
 }
 
 impl Rounds {
@@ -60,6 +64,28 @@ impl Rounds {
     pub(crate) fn renew(&self, now: u64, end: u64) {
         self.renewing.store(end, Ordering::Relaxed);
         self.renewal.store(now, Ordering::Relaxed);
+    }
+
+    /// Whether those that are due now are to be replaced although nobody has used them.
+    fn are_renewing(&self, now: u64) -> bool {
+        let end = self.renewing.load(Ordering::Relaxed);
+        // The last are seen by the round after the end.
+        end != 0 && now <= end.saturating_add(2 * clock::micros(LONGEST))
+    }
+
+    /// Notes that another is being opened for this one; false if that was so before.
+    fn begin_replacing(&self, serial: u64) -> bool {
+        let mut replacing = self.replacing.lock();
+        let first = !replacing.contains(&serial);
+        if first {
+            replacing.push(serial);
+        }
+        first
+    }
+
+    /// Notes that no other is being opened for this one any more.
+    pub(crate) fn end_replacing(&self, serial: u64) {
+        self.replacing.lock().retain(|other| *other != serial);
     }
 
     /// Until when a connection that was begun at `begun` is to be renewed, if it is.
@@ -204,7 +230,7 @@ fn look_at_idle<B: Backend>(core: &Arc<Core<B>>) {
     let shared = &core.outside;
     let config = &shared.config;
     let now = shared.now();
-    let renewing = clock::exact() <= shared.rounds.renewing.load(Ordering::Relaxed);
+    let renewing = shared.rounds.are_renewing(clock::exact());
     let seen = core.counts();
     let idle = seen.idle;
     // How many may go: down to `min_idle`, a quarter in one round; and of the lingering those too many.
@@ -244,7 +270,7 @@ fn look_at_idle<B: Backend>(core: &Arc<Core<B>>) {
             Some(Due::Idle) => put_back::close(claim, CloseReason::Idle),
             Some(Due::Overflow) => put_back::close(claim, CloseReason::Overflow),
             Some(Due::KeepAlive) => {
-                maintenance::push(core, Job::Check(Core::<B>::set_aside(claim)));
+                keep_alive(core, claim);
             }
             Some(Due::Replace) | None => put_back::unmoved(claim),
         }
@@ -253,6 +279,17 @@ fn look_at_idle<B: Backend>(core: &Arc<Core<B>>) {
         if !replace_one(core, serial) {
             return; // The others in later rounds.
         }
+    }
+}
+
+/// Pings a connection, unless it is of an older generation and was missed when that ended.
+fn keep_alive<B: Backend>(core: &Arc<Core<B>>, claim: Claim<Parts<B>, Arc<Core<B>>>) {
+    let of = claim.value().as_ref().map(|entry| entry.generation);
+    let generation = core.outside.generation();
+    if of == Some(generation) {
+        maintenance::push(core, Job::Check(Core::<B>::set_aside(claim), generation));
+    } else {
+        put_back::close(claim, CloseReason::Invalidated);
     }
 }
 
@@ -265,12 +302,17 @@ fn replace_one<B: Backend>(core: &Arc<Core<B>>, serial: u64) -> bool {
     if core.counts().connecting >= core.outside.config.max_connecting {
         return false;
     }
+    let rounds = &core.outside.rounds;
+    if !rounds.begin_replacing(serial) {
+        return true;
+    }
     if let Some(opening) = Core::<B>::take_spare(core, |_| true) {
         open::start_replacing(&handle, opening.into_owned(core), serial);
         return true;
     }
+    rounds.end_replacing(serial);
     for claim in Core::<B>::take_idle_where(core, |facts| facts.serial() == serial) {
-        core.outside.rounds.refill.fetch_add(1, Ordering::Relaxed);
+        rounds.refill.fetch_add(1, Ordering::Relaxed);
         put_back::close(claim, CloseReason::Expired);
     }
     false
@@ -319,34 +361,46 @@ fn look_at_holders<B: Backend>(core: &Arc<Core<B>>) {
     }
 }
 
-/// Opens connections until `idle` are idle or on their way there, within `pool_size`.
+/// Opens connections until `idle` are idle or on their way there, within `pool_size`; and what was closed to be
+/// replaced, as far as there is room by now.
 ///
 /// What is wanted is worked out from the state each time. After failures one at a time is tried.
 pub(crate) fn fill<B: Backend>(core: &Arc<Core<B>>, idle: usize) {
     let shared = &core.outside;
-    let refill = shared.rounds.refill.swap(0, Ordering::Relaxed);
-    if idle == 0 && refill == 0 {
+    let refill = &shared.rounds.refill;
+    if idle == 0 && refill.load(Ordering::Relaxed) == 0 {
         return;
     }
-    let wanted = |counts: &Counts, idle: usize| {
-        let spare = counts.connecting.saturating_sub(counts.waiting);
-        counts.idle + spare < idle && counts.taken - counts.closing < counts.size
-    };
     let Some(handle) = shared.runtime() else {
         return;
     };
     let troubled = shared.outage.failures() > 0;
+    let may_try = |counts: &Counts| !(troubled && counts.connecting > 0);
+    let full = |counts: &Counts| counts.taken - counts.closing >= counts.size;
     while let Some(opening) = Core::<B>::take_spare(core, |counts| {
-        wanted(counts, idle) && !(troubled && counts.connecting > 0)
+        let spare = counts.connecting.saturating_sub(counts.waiting);
+        counts.idle + spare < idle && !full(counts) && may_try(counts)
     }) {
         open::start(&handle, opening.into_owned(core));
     }
-    for _ in 0..refill {
-        let Some(opening) = Core::<B>::take_spare(core, |counts| {
-            counts.taken - counts.closing < counts.size && !(troubled && counts.connecting > 0)
-        }) else {
-            return;
-        };
-        open::start(&handle, opening.into_owned(core));
+    while refill
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(1)
+        })
+        .is_ok()
+    {
+        let mut is_full = false;
+        let opening = Core::<B>::take_spare(core, |counts| {
+            is_full = full(counts);
+            !is_full && may_try(counts)
+        });
+        match opening {
+            Some(opening) => open::start(&handle, opening.into_owned(core)),
+            None if is_full => {} // Others stand in its place.
+            None => {
+                refill.fetch_add(1, Ordering::Relaxed); // For when there is room.
+                return;
+            }
+        }
     }
 }

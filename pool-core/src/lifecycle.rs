@@ -111,7 +111,12 @@ impl<B: Backend> Pool<B> {
         let shared = &self.core().outside;
         let mut closed = 0;
         let all = Core::<B>::take_idle_where(self.core(), |_| true);
-        let mut all: Vec<_> = all.into_iter().map(put_back::Untouched::new).collect();
+        // From the back, so that those go back first that stood first.
+        let mut all: Vec<_> = all
+            .into_iter()
+            .rev()
+            .map(put_back::Untouched::new)
+            .collect();
         while let Some(untouched) = all.pop() {
             let mut vetting = put_back::Vetting::new(untouched.take());
             let (entry, facts, _) = vetting.split();
@@ -271,6 +276,9 @@ impl<B: Backend> Pool<B> {
     }
 }
 
+/// How often a warm-up looks whether its budget has room.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 async fn warm_up<B: Backend>(
     core: &Arc<Core<B>>,
     connections: usize,
@@ -297,10 +305,17 @@ async fn warm_up<B: Backend>(
         {
             return Err(GetError::Connect(cause));
         }
-        while let Some(opening) = Core::<B>::take_spare(core, |counts| counts.taken < wanted) {
+        while let Some(opening) =
+            Core::<B>::take_spare(core, |counts| counts.taken - counts.closing < wanted)
+        {
             open::start(&handle, opening.into_owned(core));
         }
-        attempted.await;
+        if shared.ticket.get().is_some() {
+            // A budget does not tell those who don't stand in its line.
+            let _ = timeout(LOOK_AGAIN, attempted).await;
+        } else {
+            attempted.await;
+        }
     }
 }
 
@@ -337,7 +352,9 @@ async fn drained_within<B: Backend>(
 pub(crate) fn begin_close<B: Backend>(core: &Arc<Core<B>>, manner: Manner) {
     let idle = Core::<B>::close(core, &Refusal::Closed);
     let shared = &core.outside;
-    let first = !shared.shutdown.has_begun();
+    if !shared.shutdown.has_begun() {
+        shared.tell(|| EventKind::PoolClosed);
+    }
     shared.shutdown.begin();
     for closing in idle {
         match manner {
@@ -345,9 +362,7 @@ pub(crate) fn begin_close<B: Backend>(core: &Arc<Core<B>>, manner: Manner) {
             Manner::AtOnce => close_at_once(closing),
         }
     }
-    if first {
-        shared.tell(|| EventKind::PoolClosed);
-    }
+    shared.end_events(core);
     shared.attempted.notify_waiters();
 }
 

@@ -35,8 +35,9 @@ type Resetting<B> = claim::Resetting<Parts<B>, Arc<Core<B>>>;
 pub(crate) enum Job<B: Backend> {
     Close(Closing<B>, CloseReason),
     Reset(Resetting<B>),
-    /// Ping it: another of its age was found dead.
-    Check(Resetting<B>),
+    /// Ping it: another of its age was found dead, or it has been silent for long. Good for this generation
+    /// afterwards.
+    Check(Resetting<B>, u64),
 }
 
 /// The jobs of one pool, and whether somebody is at them.
@@ -154,7 +155,7 @@ impl<B: Backend> Drop for Worker<B> {
             match job {
                 Job::Close(closing, reason) => drop(Unfinished::closing(closing, reason)),
                 Job::Reset(aside) => drop(Unfinished::aside(aside, CloseReason::ResetFailed)),
-                Job::Check(aside) => drop(Unfinished::aside(aside, CloseReason::Broken)),
+                Job::Check(aside, _) => drop(Unfinished::aside(aside, CloseReason::Broken)),
             }
         }
     }
@@ -250,15 +251,17 @@ async fn run<B: Backend>(core: Arc<Core<B>>, job: Job<B>) {
                 unfinished.reason = CloseReason::Invalidated;
             }
         }
-        Job::Check(aside) => {
+        Job::Check(aside, generation) => {
             let mut unfinished = Unfinished::aside(aside, CloseReason::Broken);
             let Some(entry) = &mut unfinished.entry else {
                 return;
             };
-            let generation = shared.generation();
             let ping = async { shared.backend.ping(&mut entry.conn).await };
-            if bounded(shared.config.ping_timeout, ping).await {
+            let good = bounded(shared.config.ping_timeout, ping).await;
+            if good && generation == shared.generation() {
                 unfinished.good(generation, false);
+            } else if good && let Some(entry) = unfinished.entry.take() {
+                close_politely(shared, entry, CloseReason::Invalidated).await;
             }
         }
     }

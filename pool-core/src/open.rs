@@ -117,6 +117,7 @@ impl<B: Backend> Opener<B> {
             return false;
         };
         if let Some(old) = self.replaces.take() {
+            shared.rounds.end_replacing(old);
             for claim in Core::<B>::take_idle_where(&self.core, |facts| facts.serial() == old) {
                 put_back::close(claim, CloseReason::Expired);
             }
@@ -232,6 +233,9 @@ impl<B: Backend> Drop for Opener<B> {
     fn drop(&mut self) {
         if self.resting {
             self.set_resting(false);
+        }
+        if let Some(old) = self.replaces.take() {
+            self.core.outside.rounds.end_replacing(old);
         }
         if self.probing {
             self.core.outside.outage.probe_lost();

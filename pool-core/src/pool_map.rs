@@ -168,10 +168,11 @@ impl<K: Clone + Eq + Hash, B: Backend> Pools<K, B> {
             let (place, _) = self.by_key.get(key)?;
             let unused = *used != newest
                 && Arc::strong_count(place) == 1
-                && place.get().is_some_and(|made| match made {
-                    Ok(pool) => pool.is_unused(),
-                    Err(_) => true,
-                });
+                && match place.get() {
+                    Some(Ok(pool)) => pool.is_unused(),
+                    // Nobody is making it: whoever began has panicked.
+                    Some(Err(_)) | None => true,
+                };
             unused.then(|| key.clone())
         };
         let keys: Vec<_> = self

@@ -209,8 +209,9 @@ pub(crate) fn suspect<B: Backend>(shared: &Shared<B>, generation: u64) {
         return; // Known already, and connections opened since are spared.
     }
     let Some(core) = shared.core() else { return };
+    let proves = shared.generation();
     for claim in Core::<B>::take_idle_where(&core, |_| true) {
-        maintenance::push(&core, Job::Check(Core::<B>::set_aside(claim)));
+        maintenance::push(&core, Job::Check(Core::<B>::set_aside(claim), proves));
     }
 }
 
@@ -252,9 +253,12 @@ pub(crate) fn terminate<B: Backend, H: Holder<Parts<B>>>(
     note_vacated(holder.core());
 }
 
-/// Tells those who wait for a closed pool to drain.
+/// Tells those who wait for room to open in, or for a closed pool to drain.
 pub(crate) fn note_vacated<B: Backend>(core: &Core<B>) {
-    if core.outside.shutdown.has_begun() {
-        core.outside.drained.notify_waiters();
+    let shared = &core.outside;
+    shared.attempted.notify_waiters();
+    if shared.shutdown.has_begun() {
+        shared.drained.notify_waiters();
+        shared.end_events(core);
     }
 }

@@ -99,7 +99,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) shutdown: Shutdown,
     /// Told whenever a slot of a closed pool is vacated.
     pub(crate) drained: Notify,
-    /// Told whenever an attempt to open a connection has ended, and when a pause between two may have to.
+    /// Told whenever an attempt to open a connection has ended or a slot was vacated, and when a pause between
+    /// two attempts may have to end.
     pub(crate) attempted: Notify,
     /// Tells timekeepers that somebody's time is over sooner than they thought.
     pub(crate) sooner: Notify,
@@ -215,6 +216,13 @@ impl<B: Backend> Shared<B> {
         self.hub.tell(kind);
         if !self.hub.is_observed() {
             self.watch();
+        }
+    }
+
+    /// Ends the streams of a closed pool that holds nothing any more.
+    pub(crate) fn end_events(&self, core: &Core<B>) {
+        if core.counts().taken == 0 {
+            self.hub.end();
         }
     }
 
