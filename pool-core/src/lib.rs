@@ -94,6 +94,13 @@ mod virtual_time;
 #[cfg(not(pool_loom))]
 pub use public::*;
 
+/// What a fuzzer drives that nobody else sees.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod __fuzz {
+    pub use crate::raw::driven::{Gave, IdleWords};
+}
+
 #[cfg(not(pool_loom))]
 mod public {
     pub use crate::backend::{Backend, Failure, Health, When};

@@ -14,6 +14,7 @@
 //! - [`ending`]: waits that end without a connection.
 //! - [`whole`]: what concerns all slots at once.
 //! - [`budget`]: a number of connections that many pools share.
+//! - `driven`: the idle words for a fuzzer.
 //! - [`claim`]: what the safe code above sees of an owned slot.
 //!
 //! # The rule that makes it work
@@ -25,6 +26,8 @@
 pub(crate) mod budget;
 pub(crate) mod claim;
 pub(crate) mod core;
+#[cfg(fuzzing)]
+pub(crate) mod driven;
 mod ending;
 mod idle;
 mod opening;

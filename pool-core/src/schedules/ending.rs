@@ -21,8 +21,7 @@ fn a_pool_closed_at_any_step_leaves_nothing() {
         }
         all(tasks).await;
         drop(pool.close().await);
-        calm(&pool).await;
-        let seen = pool.status();
+        let seen = calm(&pool).await;
         assert_eq!((seen.open, backend.live()), (0, 0), "all is closed: {seen}");
         assert!(pool.get().await.is_err(), "closed for ever");
     });

@@ -23,7 +23,8 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
 use crate::{
-    Backend, Builder, GetOptions, Health, OwnedPooledConnection, Pool, When, rt, virtual_time,
+    Backend, Builder, GetOptions, Health, OwnedPooledConnection, Pool, Status, When, rt,
+    virtual_time,
 };
 
 /// How many stories share the schedules of one run.
@@ -238,41 +239,52 @@ async fn all(tasks: Vec<JoinHandle<()>>) {
 }
 
 /// Waits until nothing goes on in a pool.
-async fn calm(pool: &Pool<Dice>) {
+async fn calm(pool: &Pool<Dice>) -> Status {
     loop {
         let seen = pool.status();
         let busy = seen.connecting + seen.resetting + seen.closing + seen.waiting + seen.in_use;
         if busy == 0 {
-            return;
+            return seen;
         }
         yield_now().await;
+    }
+}
+
+/// Checks out, waiting as long as it takes. A failure from before may still be told once, and time may end an
+/// opening at any step.
+async fn surely(pool: &Pool<Dice>) -> OwnedPooledConnection<Dice> {
+    loop {
+        let patient = GetOptions::new().timeout(None);
+        if let Ok(conn) = pool.get_owned_with(patient).await {
+            return conn;
+        }
     }
 }
 
 /// After the story: the pool is at rest, and its whole capacity can be had at the same time.
 async fn whole(pool: &Pool<Dice>, backend: &Dice) {
     backend.settle();
-    calm(pool).await;
-    let seen = pool.status();
+    let seen = calm(pool).await;
     assert!(
         backend.0.most.load(Ordering::Relaxed) <= seen.capacity,
         "more were live than may be: {seen}"
     );
-    let mut held: Vec<OwnedPooledConnection<Dice>> = Vec::new();
+    let mut held = Vec::new();
     while held.len() < seen.capacity {
-        let patient = GetOptions::new().timeout(None);
-        // A failure from before may still be told once.
-        if let Ok(conn) = pool.get_owned_with(patient).await {
-            held.push(conn);
-        }
+        held.push(surely(pool).await);
     }
     assert_eq!(backend.live(), seen.capacity, "each is there once");
     drop(held);
-    calm(pool).await;
-    let seen = pool.status();
-    assert_eq!(backend.live(), seen.open, "none is forgotten: {seen}");
-    assert!(
-        seen.idle <= seen.size,
-        "no more are kept than may be: {seen}"
-    );
+    // The pool may be replacing one at any time, so this is waited for as well.
+    loop {
+        let seen = calm(pool).await;
+        if backend.live() == seen.open {
+            assert!(
+                seen.idle <= seen.size,
+                "no more are kept than may be: {seen}"
+            );
+            return;
+        }
+        yield_now().await;
+    }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Dice, all, calm, customers, dice, explore, pool};
-use crate::{Budget, GetOptions};
+use super::{Dice, all, calm, customers, dice, explore, pool, surely};
+use crate::Budget;
 
 /// Fails if a freed permit is offered to nobody, or if a pool that was asked to give way keeps what comes back.
 #[test]
@@ -23,9 +23,7 @@ fn two_pools_never_hold_more_than_their_budget_and_neither_starves() {
         all(tasks).await;
         for pool in &pools {
             calm(pool).await;
-            let patient = GetOptions::new().timeout(None);
-            let conn = pool.get_with(patient).await;
-            drop(conn.expect("nothing fails, and the other gives way"));
+            drop(surely(pool).await); // The other gives way.
         }
         let most = backend.0.most.load(Ordering::Relaxed);
         assert!(most <= total, "{most} were live under a budget of {total}");

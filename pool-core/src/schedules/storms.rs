@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Dice, all, customers, cut, dawdle, dice, explore, pool, whole};
+use super::{Dice, all, calm, customers, cut, dawdle, dice, explore, pool, whole};
 use crate::{PrePing, Reuse};
 
 /// Fails if room that comes free wakes nobody, or if a waiter that leaves keeps what it was handed.
@@ -69,8 +69,7 @@ fn a_pool_resized_at_any_step_ends_with_the_size_it_was_given_last() {
         }
         all(tasks).await;
         // The most that were live is of a larger pool.
-        super::calm(&pool).await;
-        let seen = pool.status();
+        let seen = calm(&pool).await;
         assert!(seen.open <= seen.capacity, "no more exist than may: {seen}");
         backend.forget();
         whole(&pool, &backend).await;
