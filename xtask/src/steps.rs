@@ -1,5 +1,6 @@
 //! Commands that are run one after another, each announced and timed; the first failure ends the row.
 
+use std::borrow::BorrowMut;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -42,7 +43,8 @@ pub(crate) fn plain_cargo(arguments: &[&str]) -> Command {
 }
 
 /// Runs a command to its end; fails if it does.
-pub(crate) fn run(mut command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(mut command: impl BorrowMut<Command>) -> anyhow::Result<()> {
+    let command = command.borrow_mut();
     let status = command
         .status()
         .with_context(|| format!("{command:?} could not be started"))?;

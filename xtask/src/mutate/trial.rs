@@ -12,17 +12,15 @@ use wait_timeout::ChildExt;
 
 use crate::steps::{cargo, root, target};
 
-/// The longest that one model may take. The slowest takes a few seconds where nothing is broken.
+/// The longest that one model may take. The slowest takes some seconds where nothing is broken.
 const MODEL: Duration = Duration::from_secs(90);
-/// The longest that all integration tests may take.
-const TESTS: Duration = Duration::from_mins(4);
 
 /// A workspace of one package.
 pub(crate) struct Copy {
     place: PathBuf,
 }
 
-/// Everything that can go red.
+/// The models, built.
 pub(crate) struct Built {
     executable: PathBuf,
     /// The path of each test, by its name.
@@ -60,13 +58,6 @@ impl Copy {
         built(build)
     }
 
-    /// Builds the integration tests of the copy.
-    pub(crate) fn tests(&self) -> anyhow::Result<Built> {
-        let mut build = self.cargo(&["test", "-p", "pool-core", "--test", "it"]);
-        build.env("CARGO_TARGET_DIR", target().join("mutate-tests"));
-        built(build)
-    }
-
     fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = cargo(arguments);
         command.current_dir(&self.place);
@@ -81,55 +72,22 @@ impl Built {
         self.names.keys().map(String::as_str)
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.names.contains_key(name)
-    }
-
-    /// Whether one test fails. One that does not end is no failure: it would hide what it hangs on.
+    /// Whether one model fails. One that does not end is no failure: it would hide what it hangs on.
     pub(crate) fn is_red(&self, name: &str) -> anyhow::Result<bool> {
         let Some(path) = self.names.get(name) else {
             return Ok(false);
         };
         let mut command = Command::new(&self.executable);
-        command.args(["--exact", path]);
-        Ok(ended(command, MODEL)?.0 == End::Failed)
-    }
-
-    /// Which tests fail, run all together.
-    pub(crate) fn all_red(&self) -> anyhow::Result<Vec<String>> {
-        let command = Command::new(&self.executable);
-        let (_, output) = ended(command, TESTS)?;
-        let failed = output.lines().filter_map(|line| {
-            let path = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
-            path.rsplit("::").next().map(str::to_owned)
-        });
-        Ok(failed.collect())
-    }
-}
-
-#[derive(PartialEq, Eq)]
-enum End {
-    Passed,
-    Failed,
-    TooLate,
-}
-
-/// Runs a command to its end or to its limit; its standard output goes through a file.
-fn ended(mut command: Command, limit: Duration) -> anyhow::Result<(End, String)> {
-    let output = target().join("mutate").join("output");
-    command.stdin(Stdio::null()).stderr(Stdio::null());
-    command.stdout(fs::File::create(&output)?);
-    let mut child = command.spawn().context("a test could not be started")?;
-    let end = match child.wait_timeout(limit)? {
-        Some(status) if status.success() => End::Passed,
-        Some(_) => End::Failed,
-        None => {
-            child.kill()?;
-            child.wait()?;
-            End::TooLate
+        command.args(["--exact", path]).stdin(Stdio::null());
+        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = quiet.spawn().context("a model could not be started")?;
+        if let Some(status) = child.wait_timeout(MODEL)? {
+            return Ok(!status.success());
         }
-    };
-    Ok((end, fs::read_to_string(output)?))
+        child.kill()?;
+        child.wait()?;
+        Ok(false)
+    }
 }
 
 /// What cargo says of something that it built.
