@@ -40,6 +40,7 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
         tests.args(OURS);
         steps::run(tests)
     })?;
+    steps.step("pool-core with all of its features", features)?;
     steps.step("models", models)?;
     steps.step("schedules", || schedules(SCHEDULES))?;
     steps.step("tour", || {
@@ -68,6 +69,20 @@ pub(crate) fn run() -> anyhow::Result<()> {
     all(&mut steps)?;
     steps.finish();
     Ok(())
+}
+
+/// What the features of pool-core add: adapters, spans, metrics, serialization.
+fn features() -> anyhow::Result<()> {
+    let with = ["-p", "pool-core", "--all-features"];
+    let mut clippy = cargo(&["clippy", "--all-targets"]);
+    clippy.args(with).args(["--", "-D", "warnings"]);
+    steps::run(clippy)?;
+    let mut tests = cargo(&["test", "--lib", "--test", "it"]);
+    tests.args(with).arg("features::");
+    steps::run(tests)?;
+    let mut docs = cargo(&["test", "--doc"]);
+    docs.args(with);
+    steps::run(docs)
 }
 
 /// The models of the pool's protocol, over the code that ships.
