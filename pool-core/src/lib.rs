@@ -122,3 +122,8 @@ mod public {
     pub use crate::stats::{CloseReason, Closed, Distribution, Stats};
     pub use crate::status::{CloseReport, Holder, Status};
 }
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
