@@ -10,7 +10,7 @@ use crate::rt::{Handle, Id, Notify, timeout};
 use crate::sync::{AtomicBool, Ordering};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
@@ -42,7 +42,8 @@ pub(crate) enum Job<B: Backend> {
 
 /// The jobs of one pool, and whether somebody is at them.
 pub(crate) struct Work<B: Backend> {
-    jobs: SegQueue<Job<B>>,
+    /// Made with the first job: a pool that has none is small.
+    jobs: OnceLock<Box<SegQueue<Job<B>>>>,
     running: AtomicBool,
     /// The runtime of the worker that was started last, or went on last when others had stopped.
     place: AtomicCell<Option<Id>>,
@@ -53,11 +54,15 @@ pub(crate) struct Work<B: Backend> {
 impl<B: Backend> Work<B> {
     pub(crate) fn new() -> Self {
         Self {
-            jobs: SegQueue::new(),
+            jobs: OnceLock::new(),
             running: AtomicBool::new(false),
             place: AtomicCell::new(None),
             ready: Notify::new(),
         }
+    }
+
+    fn jobs(&self) -> &SegQueue<Job<B>> {
+        self.jobs.get_or_init(Box::default)
     }
 }
 
@@ -65,7 +70,7 @@ impl<B: Backend> Work<B> {
 pub(crate) fn push<B: Backend>(core: &Arc<Core<B>>, job: Job<B>) {
     let shared = &core.outside;
     let work = &shared.work;
-    work.jobs.push(job);
+    work.jobs().push(job);
     // Ordering: AcqRel with the swap in `Worker::done`, on the same place: either the worker's swap comes
     // later and it sees our job, or ours does and we start another worker.
     let busy = work.running.swap(true, Ordering::AcqRel);
@@ -114,7 +119,7 @@ impl<B: Backend> Worker<B> {
         loop {
             // Made before the look into the queue, so that a job put there in between is not missed.
             let ready = pin!(work.ready.notified());
-            while let Some(job) = work.jobs.pop() {
+            while let Some(job) = work.jobs().pop() {
                 at_work.push(run(Arc::clone(&core), job));
             }
             if at_work.is_empty() {
@@ -135,7 +140,7 @@ impl<B: Backend> Worker<B> {
         let work = &self.core.outside.work;
         // Ordering: AcqRel, as in `push`.
         work.running.swap(false, Ordering::AcqRel);
-        self.stopped = work.jobs.is_empty() || work.running.swap(true, Ordering::AcqRel);
+        self.stopped = work.jobs().is_empty() || work.running.swap(true, Ordering::AcqRel);
         if !self.stopped {
             work.place.store(Some(Handle::current().id()));
         }
@@ -151,7 +156,7 @@ impl<B: Backend> Drop for Worker<B> {
         let work = &self.core.outside.work;
         // Ordering: AcqRel, as in `push`. Jobs that come in from here on find nobody at work.
         work.running.swap(false, Ordering::AcqRel);
-        while let Some(job) = work.jobs.pop() {
+        while let Some(job) = work.jobs().pop() {
             match job {
                 Job::Close(closing, reason) => drop(Unfinished::closing(closing, reason)),
                 Job::Reset(aside) => drop(Unfinished::aside(aside, CloseReason::ResetFailed)),

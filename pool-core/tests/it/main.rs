@@ -1,5 +1,6 @@
 //! The pool as its users see it, over a scripted backend. Nothing here waits for real time to pass.
 
+mod bad_input;
 mod blocking;
 mod budget;
 mod cancel;
@@ -8,6 +9,7 @@ mod counters;
 mod features;
 mod fn_backend;
 mod guarantees;
+mod hooks;
 mod housekeeping;
 mod large;
 mod lifetime;
@@ -21,6 +23,7 @@ mod resizing;
 mod returning;
 mod runtimes;
 mod scripted;
+mod seeing;
 mod settings;
 mod storm;
 mod suspending;
