@@ -61,17 +61,17 @@ impl<P: Parts> Core<P> {
             self.shed(&mut locked, now);
             let exempt = (locked.exempt(), patience);
             let mut ended = Vec::new();
-            let next = locked
+            let (next, exempted) = locked
                 .queue
                 .expire(now, exempt, BATCH, |left| ended.push(left));
             self.let_go(&mut locked, ended);
-            if next.is_some_and(|next| next <= now) {
+            if next <= now {
                 continue;
             }
             // Those that are exempt now may not be later, so somebody must go on looking at them too.
-            let first = locked.queue.first_deadline().filter(|at| *at != NEVER);
+            let next = Some(next.min(exempted)).filter(|at| *at != NEVER);
             let shed = Self::next_shed(&locked, now);
-            let look_again = first.into_iter().chain(next).chain(shed).min();
+            let look_again = next.into_iter().chain(shed).min();
             beside(&mut locked.guarded, look_again);
             return look_again;
         }

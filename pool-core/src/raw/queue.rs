@@ -196,17 +196,19 @@ impl<P: Parts> Queue<P> {
 
     /// Ends the waits that are over; at most `batch` of them. The first `exempt` are given `patience` more.
     ///
-    /// Gives each to `left`, and returns the earliest deadline among the others that may expire.
+    /// Gives each to `left`, and returns the earliest deadline among the others that may expire, and among those
+    /// that are exempt; [`NEVER`] where there is none.
     pub(super) fn expire(
         &mut self,
         now: u64,
         (exempt, patience): (usize, u64),
         batch: usize,
         mut left: impl FnMut(Left),
-    ) -> Option<u64> {
+    ) -> (u64, u64) {
         // Where an odd one may be over, all are looked at; else no further than the first still to come.
         let all = self.odd <= now;
         let (mut earliest, mut latest, mut odd) = (NEVER, 0, NEVER);
+        let mut exempted = NEVER;
         let (mut seen, mut ended) = (0, 0);
         let mut next = self.head;
         while let Some(node) = next {
@@ -231,7 +233,9 @@ impl<P: Parts> Queue<P> {
                 odd = odd.min(deadline);
             }
             latest = latest.max(deadline);
-            if !is_exempt {
+            if is_exempt {
+                exempted = exempted.min(deadline);
+            } else {
                 earliest = earliest.min(deadline);
                 if !all {
                     break;
@@ -243,7 +247,7 @@ impl<P: Parts> Queue<P> {
         } else {
             earliest = earliest.min(self.odd);
         }
-        (earliest != NEVER).then_some(earliest)
+        (earliest, exempted)
     }
 
     /// How many after the first `skip` have waited since `since` or longer, and were not counted before.
