@@ -5,11 +5,11 @@
 async fn statistics_and_status_survive_json() {
     let pool = crate::scripted::ScriptedBackend::new().pool(1, 0);
     drop(pool.get().await.unwrap());
-    let (stats, status) = (pool.stats(), pool.status());
-    let json = serde_json::to_string(&(stats, status)).unwrap();
+    let both = (pool.stats(), pool.status());
+    let json = serde_json::to_string(&both).unwrap();
     assert!(json.contains("\"checkouts\":1"), "{json}");
     let back: (pool_core::Stats, pool_core::Status) = serde_json::from_str(&json).unwrap();
-    assert_eq!(back, (stats, status));
+    assert_eq!(back, both);
 }
 
 #[cfg(feature = "metrics")]
@@ -166,11 +166,12 @@ mod tracing {
 
     impl Visit for Text {
         fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-            match field.name() {
-                "message" => self.0 += &format!(" {value:?}"),
-                "db.client.connection.pool.name" => self.0 += &format!(" in {value:?}"),
-                _ => {}
-            }
+            let before = match field.name() {
+                "message" => " ",
+                "db.client.connection.pool.name" => " in ",
+                _ => return,
+            };
+            self.0 = format!("{}{before}{value:?}", self.0);
         }
     }
 
