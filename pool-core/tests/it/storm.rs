@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pool_core::{Backend, Failure, GetError, Health, Pool, PooledConnection, PrePing, When};
+use pool_core::{
+    Backend, Budget, Builder as Settings, Failure, GetError, GetOptions, Health, OnCheckout,
+    OnReturn, Pool, PooledConnection, PrePing, QueueDiscipline, Reuse, Shed, When,
+};
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
 
@@ -59,10 +62,10 @@ impl Drop for Live {
     }
 }
 
-impl Storm {
+impl Counts {
     /// Whether the weather is bad for a call that meets it one time in `odds`.
     fn bad(&self, odds: u32) -> bool {
-        self.0.stormy.load(Ordering::SeqCst) > 0 && fastrand::u32(..odds) == 0
+        self.stormy.load(Ordering::SeqCst) > 0 && fastrand::u32(..odds) == 0
     }
 
     /// Panics now and then, past the panic hook, which would only fill the log.
@@ -70,6 +73,16 @@ impl Storm {
         if self.bad(100) {
             std::panic::resume_unwind(Box::new("storm"));
         }
+    }
+}
+
+impl Storm {
+    fn bad(&self, odds: u32) -> bool {
+        self.0.bad(odds)
+    }
+
+    fn panic_at_times(&self) {
+        self.0.panic_at_times();
     }
 
     async fn work(&self) -> Result<(), Broken> {
@@ -130,8 +143,12 @@ impl Backend for Storm {
 }
 
 async fn use_once(pool: Pool<Storm>) {
-    match fastrand::u32(..4) {
+    match fastrand::u32(..5) {
         0 => drop(pool.try_get()),
+        4 => drop(
+            pool.get_with(GetOptions::new().timeout(Duration::ZERO))
+                .await,
+        ),
         1 => {
             if let Ok(mut conn) = pool.get_owned().await {
                 yield_now().await;
@@ -172,17 +189,59 @@ async fn calm(pool: &Pool<Storm>) {
 }
 
 fn stormy_pool(size: usize, overflow: usize) -> (Pool<Storm>, Arc<Counts>) {
+    let counts = sky();
+    let pool = settings(&counts, size, overflow).build().unwrap();
+    (pool, counts)
+}
+
+fn sky() -> Arc<Counts> {
     let counts = Arc::new(Counts::default());
     counts.stormy.store(1, Ordering::SeqCst);
-    let pool = Pool::builder(Storm(Arc::clone(&counts)))
+    counts
+}
+
+fn settings(counts: &Arc<Counts>, size: usize, overflow: usize) -> Settings<Storm> {
+    Pool::builder(Storm(Arc::clone(counts)))
         .pool_size(size)
         .max_overflow(overflow)
         .pool_timeout(Duration::from_millis(20))
         .backoff(Duration::from_millis(1), Duration::from_millis(2))
         .pre_ping(PrePing::Always)
-        .build()
-        .unwrap();
-    (pool, counts)
+}
+
+/// Hooks that fail and panic too.
+fn hooked(counts: &Arc<Counts>, settings: Settings<Storm>) -> Settings<Storm> {
+    let [connect, checkout, give_back, close] = [(); 4].map(|()| Arc::clone(counts));
+    settings
+        .on_connect(move |_| {
+            let sky = Arc::clone(&connect);
+            Box::pin(async move {
+                yield_now().await;
+                sky.panic_at_times();
+                if sky.bad(20) {
+                    Err(Broken.into())
+                } else {
+                    Ok(())
+                }
+            })
+        })
+        .on_checkout(move |_| {
+            checkout.panic_at_times();
+            match fastrand::u32(..2) {
+                0 if checkout.bad(10) => OnCheckout::Close,
+                1 if checkout.bad(10) => OnCheckout::Refuse(Broken.into()),
+                _ => OnCheckout::Keep,
+            }
+        })
+        .on_return(move |_| {
+            give_back.panic_at_times();
+            if give_back.bad(10) {
+                OnReturn::Close
+            } else {
+                OnReturn::Keep
+            }
+        })
+        .on_close(move |_, _| close.panic_at_times())
 }
 
 /// Starts `WAVE` tasks, and aborts the others once a random number of them has ended.
@@ -248,6 +307,107 @@ async fn abort_storm(size: usize, overflow: usize) {
         wave(&pool).await;
     }
     assert_whole(&pool, &counts).await;
+}
+
+/// Does to the pool as a whole whatever can be done to it, until it is told to stop; then it is as it was.
+async fn disturb(pool: Pool<Storm>, (size, overflow): (usize, usize), counts: Arc<Counts>) {
+    while counts.stormy.load(Ordering::SeqCst) > 0 {
+        match fastrand::u32(..8) {
+            0 => {
+                let smaller = pool.resize(fastrand::usize(1..=size), fastrand::usize(..=overflow));
+                smaller.unwrap();
+            }
+            1 => pool.resize(size, overflow).unwrap(),
+            2 => {
+                pool.suspend();
+                yield_now().await;
+                pool.resume();
+            }
+            3 => pool.invalidate_all(),
+            4 => pool.renew_all(Duration::from_millis(fastrand::u64(..3))),
+            5 => drop(pool.warm_up(size).await),
+            6 => {
+                // It looks at each, and a check may panic when it goes back.
+                let retained =
+                    std::panic::AssertUnwindSafe(|| pool.retain(|_, _| fastrand::bool()));
+                drop(std::panic::catch_unwind(retained));
+            }
+            _ => drop((pool.status(), pool.stats(), pool.holders())),
+        }
+        for _ in 0..fastrand::u32(..40) {
+            yield_now().await;
+        }
+    }
+    pool.resize(size, overflow).unwrap();
+    pool.invalidate_all(); // What was still to be renewed is gone.
+}
+
+/// A storm while all else happens too; the disturber's own calls may be aborted as well.
+async fn disturbed_storm(
+    (size, overflow): (usize, usize),
+    more: impl FnOnce(Settings<Storm>) -> Settings<Storm>,
+) {
+    let counts = sky();
+    let pool = more(hooked(&counts, settings(&counts, size, overflow)));
+    let pool = pool.build().unwrap();
+    let disturber = tokio::spawn(disturb(pool.clone(), (size, overflow), Arc::clone(&counts)));
+    for _ in 0..tasks() / WAVE {
+        wave(&pool).await;
+    }
+    counts.stormy.store(0, Ordering::SeqCst);
+    disturber
+        .await
+        .expect("nothing of this panics in the caller's task");
+    assert_whole(&pool, &counts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_with_failing_hooks_while_the_pool_is_resized_suspended_and_renewed_loses_nothing()
+{
+    disturbed_storm((3, 2), |builder| builder).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn such_a_storm_over_an_ordered_pool_with_a_bounded_queue_that_sheds_loses_nothing() {
+    disturbed_storm((4, 4), |builder| {
+        let shed = Shed::new(Duration::from_millis(2)).interval(Duration::from_millis(4));
+        builder
+            .reuse(Reuse::Lifo)
+            .max_waiting(100)
+            .queue(QueueDiscipline::Shed(shed))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_over_two_pools_under_one_budget_leaves_the_whole_budget_to_each() {
+    const TOTAL: usize = 5;
+    let (counts, budget) = (sky(), Budget::new(TOTAL));
+    let [one, two] = [Reuse::Packed, Reuse::Fifo].map(|order| {
+        let builder = hooked(&counts, settings(&counts, 3, 2));
+        builder.reuse(order).budget(&budget).build().unwrap()
+    });
+    for _ in 0..tasks() / WAVE / 2 {
+        tokio::join!(wave(&one), wave(&two));
+    }
+    counts.stormy.store(0, Ordering::SeqCst);
+    let most = counts.most.load(Ordering::SeqCst);
+    assert!(most <= TOTAL, "{most} were live at once: {budget:?}");
+    for pool in [&one, &two] {
+        calm(&one).await;
+        calm(&two).await;
+        let mut all = Vec::new();
+        for _ in 0..TOTAL {
+            all.push(get_surely(pool).await);
+        }
+        assert_eq!(counts.live.load(Ordering::SeqCst), TOTAL);
+        assert_eq!((budget.status().free, pool.status().in_use), (0, TOTAL));
+    }
+    for pool in [&one, &two] {
+        assert!(pool.close().await.is_clean());
+    }
+    assert_eq!(counts.live.load(Ordering::SeqCst), 0);
+    assert_eq!(budget.status().free, TOTAL);
 }
 
 #[test]
