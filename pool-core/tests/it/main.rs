@@ -15,6 +15,7 @@ mod large;
 mod lifetime;
 mod model;
 mod opening;
+mod others;
 mod panics;
 mod pool_map;
 mod queueing;
