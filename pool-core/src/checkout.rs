@@ -24,6 +24,7 @@ use crate::put_back::{Vetting, close, suspect, terminate};
 use crate::raw::claim::{Claim, Holder};
 use crate::raw::wait::{Ask, NEVER, Turn, Wait};
 use crate::rt::{Handle, timeout};
+use crate::rules::Span;
 use crate::shared::{Core, Parts, Refusal, Shared};
 use crate::stats::CloseReason;
 use crate::tally::Timed;
@@ -162,7 +163,7 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
 ) -> CheckedOut<B, H> {
     let shared = waiting.shared;
     let started = clock::exact();
-    let patience = options.patience(shared.config.pool_timeout, started);
+    let patience = options.patience(shared.config.pool_timeout.map(Span::get), started);
     let mut ask = Ask {
         deadline: NEVER,
         since: started,
@@ -174,7 +175,9 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
     ask.deadline = match patience {
         Patience::Until(deadline) => deadline,
         // Only for what is opened for it, and not for ever where that goes to somebody else.
-        Patience::None => started.saturating_add(clock::micros(shared.config.connect_timeout)),
+        Patience::None => {
+            started.saturating_add(clock::micros(shared.config.connect_timeout.get()))
+        }
     };
     let mut tries = TRIES;
     loop {
@@ -198,7 +201,7 @@ async fn slowly<B: Backend, H: Holder<Parts<B>>>(
         ask.first = true;
         ask.now = clock::exact();
         if ask.only_with_room {
-            let limit = clock::micros(shared.config.close_timeout);
+            let limit = clock::micros(shared.config.close_timeout.get());
             ask.deadline = ask.now.saturating_add(limit);
             ask.only_with_room = false;
         }
@@ -307,7 +310,7 @@ async fn vet<B: Backend, H: Holder<Parts<B>>>(
         let (entry, facts, _) = vetting.split();
         facts.hand(place, shared.now()); // It is idle no more.
         let ping = AssertUnwindSafe(async { shared.backend.ping(&mut entry.conn).await });
-        match timeout(shared.config.ping_timeout, ping.catch_unwind()).await {
+        match timeout(shared.config.ping_timeout.get(), ping.catch_unwind()).await {
             Ok(Ok(Ok(()))) => facts.prove(shared.now()),
             Ok(Ok(Err(error))) if shared.backend.classify(&error) == Failure::Permanent => {
                 return Err(GetError::Ping(Arc::new(error)));
@@ -394,7 +397,11 @@ fn hand_out<B: Backend, H: Holder<Parts<B>>>(
     place: Place,
 ) -> Result<Vetted<B, H>, GetError<B::Error>> {
     let (entry, facts, shared) = vetting.split();
-    if let Some(hook) = &shared.hooks.checkout {
+    if let Some(hook) = shared
+        .hooks
+        .as_ref()
+        .and_then(|hooks| hooks.checkout.as_ref())
+    {
         match hook(&mut entry.conn) {
             OnCheckout::Keep => {}
             OnCheckout::Close => {

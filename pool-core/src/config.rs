@@ -55,15 +55,6 @@ impl Config {
             None => MAX_CONNECTIONS,
         }
     }
-
-    /// How many of `capacity` may stay idle when they come back.
-    pub(crate) fn keep(&self, pool_size: usize, capacity: usize) -> usize {
-        if self.overflow_linger.is_zero() {
-            pool_size
-        } else {
-            capacity // Maintenance closes what is too many.
-        }
-    }
 }
 
 /// Whether a pool can have these limits.

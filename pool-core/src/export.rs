@@ -17,18 +17,18 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use crate::config::Config;
+use crate::rules::Rules;
 use crate::status::Status;
 use crate::tally::Timed;
 
 const POOL: &str = "db.client.connection.pool.name";
 
-fn name(config: &Config) -> String {
+fn name(config: &Rules) -> String {
     config.name.as_deref().unwrap_or_default().to_owned()
 }
 
 /// Records how long something took.
-pub(crate) fn timed(config: &Config, what: Timed, micros: u64) {
+pub(crate) fn timed(config: &Rules, what: Timed, micros: u64) {
     let metric = match what {
         Timed::Wait => "db.client.connection.wait_time",
         Timed::Hold => "db.client.connection.use_time",
@@ -40,12 +40,12 @@ pub(crate) fn timed(config: &Config, what: Timed, micros: u64) {
 }
 
 /// Counts a caller whose time was over.
-pub(crate) fn timeout(config: &Config) {
+pub(crate) fn timeout(config: &Rules) {
     counter!("db.client.connection.timeouts", POOL => name(config)).increment(1);
 }
 
 /// Records the pool's numbers.
-pub(crate) fn status(config: &Config, seen: &Status) {
+pub(crate) fn status(config: &Rules, seen: &Status) {
     #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
     let set = |metric: &'static str, value: usize| {
         gauge!(metric, POOL => name(config)).set(value as f64);

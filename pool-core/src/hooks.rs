@@ -84,6 +84,10 @@ impl<C> Clone for Hooks<C> {
 }
 
 impl<C> Hooks<C> {
+    pub(crate) fn are_none(&self) -> bool {
+        self.connect.is_none() && self.close.is_none() && !self.watch_use()
+    }
+
     /// Whether checkouts or returns must be looked at.
     pub(crate) fn watch_use(&self) -> bool {
         self.checkout.is_some() || self.give_back.is_some()

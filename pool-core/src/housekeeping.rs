@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 
 use crate::backend::Backend;
 use crate::clock;
-use crate::config::Config;
 use crate::entry::Facts;
 use crate::events::EventKind;
 use crate::maintenance::{self, Job};
@@ -27,6 +26,7 @@ use crate::raw::claim::Claim;
 use crate::raw::rare::Counts;
 use crate::raw::whole::Live;
 use crate::rt::{Handle, sleep};
+use crate::rules::{Rules, Span};
 use crate::shared::{Core, Parts, held_by};
 use crate::stats::CloseReason;
 
@@ -95,20 +95,23 @@ impl Rounds {
     }
 }
 
+fn micros(span: Span) -> u64 {
+    clock::micros(span.get())
+}
+
 /// How often the rounds are made: four times in the shortest span that is looked after, at least every second.
-fn period(config: &Config) -> Duration {
-    let linger = Some(config.overflow_linger).filter(|span| !span.is_zero());
+fn period(config: &Rules) -> Duration {
     [
         config.idle_timeout,
         config.keepalive,
         config.recycle,
         config.max_hold,
         config.leak_threshold,
-        linger,
+        config.overflow_linger,
     ]
     .into_iter()
     .flatten()
-    .map(|span| span / 4)
+    .map(|span| span.get() / 4)
     .fold(LONGEST, Duration::min)
     .max(SHORTEST)
 }
@@ -188,27 +191,27 @@ enum Due {
 }
 
 /// What is due, by the facts alone; whether it may be closed is another question.
-fn due(config: &Config, facts: &Facts, now: u64, renewing: bool) -> Option<Due> {
+fn due(config: &Rules, facts: &Facts, now: u64, renewing: bool) -> Option<Due> {
     let idle = now.saturating_sub(facts.since());
-    let longer = |limit: Option<Duration>| limit.is_some_and(|limit| idle >= clock::micros(limit));
+    let longer = |limit: Option<Span>| limit.is_some_and(|limit| idle >= micros(limit));
     let early = if renewing {
         2 * clock::micros(LONGEST)
     } else {
         0
     };
     if now.saturating_add(early) > facts.expires() {
-        let lately = config.recycle.map_or(0, clock::micros) / LATELY;
+        let lately = config.recycle.map_or(0, micros) / LATELY;
         let wanted = renewing || idle < lately;
         return Some(if wanted { Due::Replace } else { Due::Expired });
     }
     if longer(config.idle_timeout) {
         return Some(Due::Idle);
     }
-    if !config.overflow_linger.is_zero() && longer(Some(config.overflow_linger)) {
+    if longer(config.overflow_linger) {
         return Some(Due::Overflow);
     }
     let silent = now.saturating_sub(facts.proven());
-    let every = config.keepalive.map(clock::micros);
+    let every = config.keepalive.map(micros);
     every
         .is_some_and(|every| silent >= every)
         .then_some(Due::KeepAlive)
@@ -330,8 +333,8 @@ fn look_at_holders<B: Backend>(core: &Arc<Core<B>>) {
     let config = &shared.config;
     let now = shared.now();
     let limits = (
-        config.leak_threshold.map(clock::micros),
-        config.max_hold.map(clock::micros),
+        config.leak_threshold.map(micros),
+        config.max_hold.map(micros),
     );
     let mut told = Vec::new();
     core.each_slot(|facts| {

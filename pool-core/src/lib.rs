@@ -54,6 +54,8 @@ pub mod hooks;
 #[cfg(not(pool_loom))]
 mod housekeeping;
 #[cfg(not(pool_loom))]
+mod lazily;
+#[cfg(not(pool_loom))]
 mod lifecycle;
 #[cfg(not(pool_loom))]
 mod maintenance;
@@ -73,6 +75,8 @@ mod pool_map;
 mod put_back;
 #[cfg(not(pool_loom))]
 mod rt;
+#[cfg(not(pool_loom))]
+mod rules;
 #[cfg(all(test, pool_shuttle))]
 mod schedules;
 #[cfg(not(pool_loom))]

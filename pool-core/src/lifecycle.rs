@@ -14,6 +14,7 @@ use crate::pool::Pool;
 use crate::put_back;
 use crate::raw::claim::Closing;
 use crate::rt::{Handle, timeout};
+use crate::rules::Span;
 use crate::shared::{Core, Parts, Refusal};
 use crate::stats::{CloseReason, Stats};
 use crate::status::{CloseReport, Holder, Status};
@@ -57,7 +58,12 @@ impl<B: Backend> Pool<B> {
             let shared = &core.outside;
             let started = clock::exact();
             let warm = warm_up(core, connections);
-            match shared.config.pool_timeout.filter(|limit| !limit.is_zero()) {
+            match shared
+                .config
+                .pool_timeout
+                .map(Span::get)
+                .filter(|limit| !limit.is_zero())
+            {
                 None => warm.await,
                 Some(limit) => timeout(limit, warm)
                     .await
@@ -199,11 +205,11 @@ impl<B: Backend> Pool<B> {
             begin_close(core, Manner::Polite);
             let shared = &core.outside;
             let config = &shared.config;
-            drained_within(core, config.close_deadline, |status| {
+            drained_within(core, config.close_deadline.get(), |status| {
                 status.in_use == 0 && status.connecting == 0
             })
             .await;
-            let limit = config.close_timeout.max(config.reset_timeout);
+            let limit = config.close_timeout.get().max(config.reset_timeout.get());
             let held = shared.status(core).in_use;
             drained_within(core, limit, |status| {
                 status.open + status.connecting <= held

@@ -10,7 +10,7 @@ use crate::rt::{Handle, Id, Notify, timeout};
 use crate::sync::{AtomicBool, Ordering};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
@@ -42,8 +42,7 @@ pub(crate) enum Job<B: Backend> {
 
 /// The jobs of one pool, and whether somebody is at them.
 pub(crate) struct Work<B: Backend> {
-    /// Made with the first job: a pool that has none is small.
-    jobs: OnceLock<Box<SegQueue<Job<B>>>>,
+    jobs: SegQueue<Job<B>>,
     running: AtomicBool,
     /// The runtime of the worker that was started last, or went on last when others had stopped.
     place: AtomicCell<Option<Id>>,
@@ -51,18 +50,14 @@ pub(crate) struct Work<B: Backend> {
     ready: Notify,
 }
 
-impl<B: Backend> Work<B> {
-    pub(crate) fn new() -> Self {
+impl<B: Backend> Default for Work<B> {
+    fn default() -> Self {
         Self {
-            jobs: OnceLock::new(),
+            jobs: SegQueue::new(),
             running: AtomicBool::new(false),
             place: AtomicCell::new(None),
             ready: Notify::new(),
         }
-    }
-
-    fn jobs(&self) -> &SegQueue<Job<B>> {
-        self.jobs.get_or_init(Box::default)
     }
 }
 
@@ -70,7 +65,7 @@ impl<B: Backend> Work<B> {
 pub(crate) fn push<B: Backend>(core: &Arc<Core<B>>, job: Job<B>) {
     let shared = &core.outside;
     let work = &shared.work;
-    work.jobs().push(job);
+    work.jobs.push(job);
     // Ordering: AcqRel with the swap in `Worker::done`, on the same place: either the worker's swap comes
     // later and it sees our job, or ours does and we start another worker.
     let busy = work.running.swap(true, Ordering::AcqRel);
@@ -100,7 +95,10 @@ pub(crate) async fn close_politely<B: Backend>(
 ) {
     shared.closing(&mut entry, reason);
     let close = AssertUnwindSafe(async { shared.backend.close(entry.conn).await }).catch_unwind();
-    if timeout(shared.config.close_timeout, close).await.is_err() {
+    if timeout(shared.config.close_timeout.get(), close)
+        .await
+        .is_err()
+    {
         // Ordering: Relaxed; a number for the eye.
         shared.abandoned.fetch_add(1, Ordering::Relaxed);
     }
@@ -119,7 +117,7 @@ impl<B: Backend> Worker<B> {
         loop {
             // Made before the look into the queue, so that a job put there in between is not missed.
             let ready = pin!(work.ready.notified());
-            while let Some(job) = work.jobs().pop() {
+            while let Some(job) = work.jobs.pop() {
                 at_work.push(run(Arc::clone(&core), job));
             }
             if at_work.is_empty() {
@@ -140,7 +138,7 @@ impl<B: Backend> Worker<B> {
         let work = &self.core.outside.work;
         // Ordering: AcqRel, as in `push`.
         work.running.swap(false, Ordering::AcqRel);
-        self.stopped = work.jobs().is_empty() || work.running.swap(true, Ordering::AcqRel);
+        self.stopped = work.jobs.is_empty() || work.running.swap(true, Ordering::AcqRel);
         if !self.stopped {
             work.place.store(Some(Handle::current().id()));
         }
@@ -156,7 +154,7 @@ impl<B: Backend> Drop for Worker<B> {
         let work = &self.core.outside.work;
         // Ordering: AcqRel, as in `push`. Jobs that come in from here on find nobody at work.
         work.running.swap(false, Ordering::AcqRel);
-        while let Some(job) = work.jobs().pop() {
+        while let Some(job) = work.jobs.pop() {
             match job {
                 Job::Close(closing, reason) => drop(Unfinished::closing(closing, reason)),
                 Job::Reset(aside) => drop(Unfinished::aside(aside, CloseReason::ResetFailed)),
@@ -248,7 +246,7 @@ async fn run<B: Backend>(core: Arc<Core<B>>, job: Job<B>) {
                 return;
             };
             let reset = async { shared.backend.reset(&mut entry.conn).await };
-            let (limit, generation) = (shared.config.reset_timeout, entry.generation);
+            let (limit, generation) = (shared.config.reset_timeout.get(), entry.generation);
             let reset = bounded(limit, reset).await;
             if reset && generation == shared.generation() {
                 unfinished.good(generation, true);
@@ -262,7 +260,7 @@ async fn run<B: Backend>(core: Arc<Core<B>>, job: Job<B>) {
                 return;
             };
             let ping = async { shared.backend.ping(&mut entry.conn).await };
-            let good = bounded(shared.config.ping_timeout, ping).await;
+            let good = bounded(shared.config.ping_timeout.get(), ping).await;
             if good && generation == shared.generation() {
                 unfinished.good(generation, false);
             } else if good && let Some(entry) = unfinished.entry.take() {

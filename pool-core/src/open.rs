@@ -135,6 +135,7 @@ impl<B: Backend> Opener<B> {
         let shared = &self.core.outside;
         let config = &shared.config;
         let age = config.recycle.map_or(u64::MAX, |age| {
+            let age = age.get();
             clock::part(
                 clock::micros(age),
                 1.0 - config.recycle_jitter * fastrand::f64(),
@@ -159,7 +160,7 @@ impl<B: Backend> Opener<B> {
             failure,
             self.probing,
             config.down_after,
-            config.backoff,
+            config.backoff(),
         );
         shared.tally.connect_failures.raise();
         shared.tell(|| EventKind::ConnectFailed {
@@ -263,7 +264,7 @@ async fn attempt<B: Backend>(core: &Core<B>) -> Attempt<B> {
     #[cfg(feature = "tracing")]
     let connect = crate::trace::connecting(config.name.as_deref(), connect);
     let connect = AssertUnwindSafe(connect).catch_unwind();
-    let connect = pin!(timeout(config.connect_timeout, connect));
+    let connect = pin!(timeout(config.connect_timeout.get(), connect));
     let result = match select(pin!(shared.shutdown.wait()), connect).await {
         Either::Left(((), _)) => return Attempt::Pointless,
         Either::Right((result, _)) => result,
@@ -297,7 +298,7 @@ async fn attempt<B: Backend>(core: &Core<B>) -> Attempt<B> {
         }
         Ok(Err(_panic)) => Attempt::Failed(ConnectError::Panicked, Failure::Transient),
         Err(_elapsed) => {
-            let cause = ConnectError::TimedOut(config.connect_timeout);
+            let cause = ConnectError::TimedOut(config.connect_timeout.get());
             Attempt::Failed(cause, Failure::Transient)
         }
     }
@@ -307,7 +308,11 @@ async fn attempt<B: Backend>(core: &Core<B>) -> Attempt<B> {
 async fn connect<B: Backend>(shared: &Shared<B>) -> Result<B::Connection, ConnectError<B::Error>> {
     let opened = shared.backend.connect().await;
     let conn = opened.map_err(|error| ConnectError::Backend(Arc::new(error)))?;
-    let Some(hook) = &shared.hooks.connect else {
+    let Some(hook) = shared
+        .hooks
+        .as_ref()
+        .and_then(|hooks| hooks.connect.as_ref())
+    else {
         return Ok(conn);
     };
     let mut unhooked = Unhooked {

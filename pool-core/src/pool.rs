@@ -18,6 +18,7 @@ use crate::policy::{QueueDiscipline, Reuse, ShedMode};
 use crate::put_back;
 use crate::raw::claim::Holder;
 use crate::raw::rare::{Limits, Order, Shed as Shedding};
+use crate::rules::Rules;
 use crate::shared::{Core, Parts, Shared};
 use crate::status::Status;
 
@@ -92,6 +93,7 @@ impl<B: Backend> Pool<B> {
         hooks: Hooks<B::Connection>,
     ) -> Result<Self, BuildError> {
         let capacity = config.capacity();
+        let rules = Rules::of(&config);
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shed = match config.queue {
             QueueDiscipline::Fifo => None,
@@ -104,7 +106,7 @@ impl<B: Backend> Pool<B> {
         };
         let limits = Limits {
             size: config.pool_size,
-            keep: config.keep(config.pool_size, capacity),
+            keep: rules.keep(config.pool_size, capacity),
             capacity,
             connecting: config.max_connecting,
             spread: cores.min(capacity / 4).max(1),
@@ -122,7 +124,7 @@ impl<B: Backend> Pool<B> {
             Core::<B>::new(
                 limits,
                 order,
-                Shared::new(backend, config, hooks, me.clone()),
+                Shared::new(backend, rules, hooks, me.clone()),
             )
         });
         if let Some(budget) = budget {

@@ -147,7 +147,10 @@ fn with_care<B: Backend, H: Holder<Parts<B>>>(
     if overdue {
         return close(vetting.release(), CloseReason::HeldTooLong);
     }
-    if let Some(hook) = &shared.hooks.give_back
+    if let Some(hook) = shared
+        .hooks
+        .as_ref()
+        .and_then(|hooks| hooks.give_back.as_ref())
         && hook(&mut entry.conn) == OnReturn::Close
     {
         return close(vetting.release(), CloseReason::Refused);

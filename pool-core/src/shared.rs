@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::clock;
-use crate::config::Config;
 use crate::entry::{Entry, Facts};
 use crate::error::ConnectError;
 use crate::events::{EventKind, Hub};
 use crate::hooks::Hooks;
 use crate::housekeeping::Rounds;
+use crate::lazily::Lazily;
 use crate::maintenance::Work;
 use crate::outage::Outage;
-use crate::policy::{PrePing, QueueDiscipline};
 use crate::raw;
 use crate::raw::budget::Ticket;
 use crate::raw::claim::{Claim, Holder};
 use crate::raw::wait::{Ask, NEVER};
 use crate::raw::whole::Live;
+use crate::rules::Rules;
 use crate::stats::CloseReason;
 use crate::status::{Holder as HeldBy, Status};
 use crate::tally::{Tally, Timed};
@@ -82,28 +82,29 @@ impl<E> Clone for Refusal<E> {
 /// What stands beside the core.
 pub(crate) struct Shared<B: Backend> {
     pub(crate) backend: Arc<B>,
-    pub(crate) config: Config,
+    pub(crate) config: Rules,
     /// How long a connection may be idle before it is pinged; `u64::MAX` for ever.
     pub(crate) ping_after: u64,
     /// The generation, raised to make every connection opened (or checked) before now suspect; and in its
     /// lowest bit, whether checkouts and returns are watched. One comparison on the fast way settles both.
     epoch: AtomicU64,
-    pub(crate) hooks: Hooks<B::Connection>,
-    pub(crate) hub: Hub,
-    pub(crate) tally: Tally,
-    pub(crate) rounds: Rounds,
+    /// None where none is set.
+    pub(crate) hooks: Option<Box<Hooks<B::Connection>>>,
+    pub(crate) hub: Lazily<Hub>,
+    pub(crate) tally: Lazily<Tally>,
+    pub(crate) rounds: Lazily<Rounds>,
     pub(crate) ticket: OnceLock<Ticket>,
     serials: AtomicU64,
     pub(crate) outage: Outage<B::Error>,
-    pub(crate) work: Work<B>,
+    pub(crate) work: Lazily<Work<B>>,
     pub(crate) shutdown: Shutdown,
     /// Told whenever a slot of a closed pool is vacated.
-    pub(crate) drained: Notify,
+    pub(crate) drained: Lazily<Notify>,
     /// Told whenever an attempt to open a connection has ended or a slot was vacated, and when a pause between
     /// two attempts may have to end.
-    pub(crate) attempted: Notify,
+    pub(crate) attempted: Lazily<Notify>,
     /// Tells timekeepers that somebody's time is over sooner than they thought.
-    pub(crate) sooner: Notify,
+    pub(crate) sooner: Lazily<Notify>,
     pub(crate) abandoned: AtomicU64,
     /// A runtime that was seen, for work that comes up outside any.
     runtime: Mutex<Option<Handle>>,
@@ -113,33 +114,31 @@ pub(crate) struct Shared<B: Backend> {
 impl<B: Backend> Shared<B> {
     pub(crate) fn new(
         backend: Arc<B>,
-        config: Config,
+        config: Rules,
         hooks: Hooks<B::Connection>,
         me: Weak<Core<B>>,
     ) -> Self {
-        let ping_after = match config.pre_ping {
-            PrePing::Never => u64::MAX,
-            PrePing::Always => 0,
-            PrePing::IdleFor(span) => clock::micros(span),
-        };
+        let ping_after = config
+            .ping_after
+            .map_or(u64::MAX, |span| clock::micros(span.get()));
         let watch = hooks.watch_use() || config.max_hold.is_some();
         Self {
             ping_after,
             epoch: AtomicU64::new(u64::from(watch)),
-            hooks,
-            hub: Hub::default(),
-            tally: Tally::default(),
-            rounds: Rounds::default(),
+            hooks: (!hooks.are_none()).then(|| Box::new(hooks)),
+            hub: Lazily::default(),
+            tally: Lazily::default(),
+            rounds: Lazily::default(),
             ticket: OnceLock::new(),
             serials: AtomicU64::new(0),
             backend,
             config,
             outage: Outage::new(),
-            work: Work::new(),
+            work: Lazily::default(),
             shutdown: Shutdown::default(),
-            drained: Notify::new(),
-            attempted: Notify::new(),
-            sooner: Notify::new(),
+            drained: Lazily::default(),
+            attempted: Lazily::default(),
+            sooner: Lazily::default(),
             abandoned: AtomicU64::new(0),
             runtime: Mutex::new(Handle::try_current().ok()),
             me,
@@ -184,8 +183,9 @@ impl<B: Backend> Shared<B> {
 
     /// Sends checkouts and returns the watched way, if anybody has an interest in them.
     pub(crate) fn watch(&self) {
-        let watch =
-            self.hooks.watch_use() || self.config.max_hold.is_some() || self.hub.is_observed();
+        let watch = self.hooks.as_ref().is_some_and(|hooks| hooks.watch_use())
+            || self.config.max_hold.is_some()
+            || self.is_observed();
         // Ordering: Relaxed, as in `epoch`.
         if watch {
             self.epoch.fetch_or(WATCHED, Ordering::Relaxed);
@@ -201,20 +201,24 @@ impl<B: Backend> Shared<B> {
         {
             let kind = kind();
             crate::trace::event(self.config.name.as_deref(), &kind);
-            if self.hub.is_observed() {
+            if self.is_observed() {
                 self.tell_hub(kind);
             }
         }
         #[cfg(not(feature = "tracing"))]
-        if self.hub.is_observed() {
+        if self.is_observed() {
             self.tell_hub(kind());
         }
+    }
+
+    fn is_observed(&self) -> bool {
+        self.hub.made().is_some_and(Hub::is_observed)
     }
 
     #[cold]
     fn tell_hub(&self, kind: EventKind) {
         self.hub.tell(kind);
-        if !self.hub.is_observed() {
+        if !self.is_observed() {
             self.watch();
         }
     }
@@ -228,10 +232,9 @@ impl<B: Backend> Shared<B> {
 
     /// When a timer must look at somebody who joins the queue; `None` if never.
     pub(crate) fn first_look<M>(&self, ask: &Ask<M>) -> Option<u64> {
-        let shed = match &self.config.queue {
-            QueueDiscipline::Fifo => NEVER,
-            QueueDiscipline::Shed(shed) => ask.now.saturating_add(clock::micros(shed.interval)),
-        };
+        let shed = self.config.shed_interval.map_or(NEVER, |interval| {
+            ask.now.saturating_add(clock::micros(interval.get()))
+        });
         Some(ask.deadline.min(shed)).filter(|at| *at != NEVER)
     }
 
@@ -285,7 +288,7 @@ impl<B: Backend> Shared<B> {
             connection: entry.serial,
             reason,
         });
-        if let Some(hook) = &self.hooks.close {
+        if let Some(hook) = self.hooks.as_ref().and_then(|hooks| hooks.close.as_ref()) {
             let told = AssertUnwindSafe(|| hook(&mut entry.conn, reason));
             drop(std::panic::catch_unwind(told));
         }
@@ -346,7 +349,7 @@ pub(crate) fn held_by(facts: &Facts, now: u64) -> Option<HeldBy> {
 #[derive(Default)]
 pub(crate) struct Shutdown {
     begun: AtomicBool,
-    notify: Notify,
+    notify: Lazily<Notify>,
 }
 
 impl Shutdown {

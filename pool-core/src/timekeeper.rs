@@ -89,7 +89,7 @@ impl<B: Backend> Keeper<B> {
             let mut sooner = pin!(shared.sooner.notified());
             sooner.as_mut().enable();
             let now = clock::exact();
-            let patience = clock::micros(shared.config.connect_timeout);
+            let patience = clock::micros(shared.config.connect_timeout.get());
             let next = core.expire(now, patience, |keepers, next| {
                 keepers.set(self.runtime, next);
             });
