@@ -8,13 +8,14 @@ use serde::Deserialize;
 use crate::steps::cargo;
 
 /// Licences that ask for no more than their own text.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "MIT",
     "MIT-0",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",
+    "BSL-1.0",
     "ISC",
     "Zlib",
     "0BSD",

@@ -30,6 +30,8 @@ enum Command {
     Tour(tour::Args),
     /// Run everything that must pass.
     Test,
+    /// Check the rules of the house that no compiler knows: a few seconds of `test`.
+    Tidy,
     /// Run the models of the pool's protocol alone.
     Models,
     /// Break a copy of the pool in each known way, and see that a model notices.
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             setup::postgres(args.pg_bin.as_deref()).and_then(|()| tour::run(&args))
         }
         Command::Test => test::run(),
+        Command::Tidy => test::tidy(),
         Command::Models => test::models(),
         Command::Mutate(args) => mutate::run(&args),
         Command::Prove(args) => prove::run(&args),

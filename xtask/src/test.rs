@@ -20,10 +20,7 @@ const OURS: [&str; 5] = [
 fn all(steps: &mut Steps) -> anyhow::Result<()> {
     steps.step("PostgreSQL for the tests", || setup::postgres(None))?;
     steps.step("format", || steps::run(cargo(&["fmt", "--all", "--check"])))?;
-    steps.step("tidy", tidy::check)?;
-    steps.step("settings", settings::check)?;
-    steps.step("licences", licences::check)?;
-    steps.step("crates", crates::check)?;
+    house(steps)?;
     steps.step("clippy", || {
         let mut clippy = cargo(&["clippy", "--all-targets"]);
         clippy.args(OURS).args(["--", "-D", "warnings"]);
@@ -62,6 +59,21 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
             "pool-core",
         ]))
     })
+}
+
+/// The rules of the house.
+fn house(steps: &mut Steps) -> anyhow::Result<()> {
+    steps.step("tidy", tidy::check)?;
+    steps.step("settings", settings::check)?;
+    steps.step("licences", licences::check)?;
+    steps.step("crates", crates::check)
+}
+
+pub(crate) fn tidy() -> anyhow::Result<()> {
+    let mut steps = Steps::default();
+    house(&mut steps)?;
+    steps.finish();
+    Ok(())
 }
 
 pub(crate) fn run() -> anyhow::Result<()> {

@@ -18,6 +18,9 @@ use self::table::Table;
 use self::trial::{Built, Copy};
 use crate::steps::root;
 
+/// How many models a row names at most: the first ones, by name.
+const NAMED: usize = 4;
+
 /// What to do with the mutations.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
@@ -136,6 +139,9 @@ fn red_of<'a>(models: &Built, names: impl Iterator<Item = &'a str>) -> anyhow::R
     for name in names {
         if models.is_red(name)? {
             red.push(name.to_owned());
+        }
+        if red.len() == NAMED {
+            break;
         }
     }
     Ok(red)
