@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use benches::{
-    cycle, opening, overload, plenty, postgres, queueing, resting, reuse, round_trips, routing, runner,
-    slots, waiters,
+    cycle, opening, overload, plenty, postgres, queueing, resting, reuse, round_trips, routing,
+    runner, slots, waiters,
 };
 
 fn main() -> Result<()> {

@@ -162,8 +162,7 @@ impl Queueing {
             self.rates.measure("thousand cycles a second"),
             self.waits.measure("wait, 99th percentile, µs"),
             self.longest.measure("longest wait, µs"),
-            self.fairness
-                .measure("Jain's index over cycles per task"),
+            self.fairness.measure("Jain's index over cycles per task"),
         ]
     }
 }

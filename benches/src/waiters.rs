@@ -25,12 +25,21 @@ type Names = [[&'static str; 2]; 3];
 const OURS: Names = [
     ["ours, join beside 100", "ours, join beside 100,000"],
     ["ours, leave in order, 100", "ours, leave in order, 100,000"],
-    ["ours, leave at random, 100", "ours, leave at random, 100,000"],
+    [
+        "ours, leave at random, 100",
+        "ours, leave at random, 100,000",
+    ],
 ];
 const DEADPOOL: Names = [
     ["deadpool, join beside 100", "deadpool, join beside 100,000"],
-    ["deadpool, leave in order, 100", "deadpool, leave in order, 100,000"],
-    ["deadpool, leave at random, 100", "deadpool, leave at random, 100,000"],
+    [
+        "deadpool, leave in order, 100",
+        "deadpool, leave in order, 100,000",
+    ],
+    [
+        "deadpool, leave at random, 100",
+        "deadpool, leave at random, 100,000",
+    ],
 ];
 
 /// The order in which waiters leave.
