@@ -29,6 +29,22 @@ fn shrinking_meets_a_return() {
     });
 }
 
+/// What is too many is closed when the first comes back, and not only when the last does.
+/// Two threads, two slots. Fails if shrinking does not shut the gate.
+#[test]
+fn shrinking_meets_the_return_of_what_is_too_many() {
+    check(3, || {
+        let rig = rig(2, 2);
+        let (one, two) = (opened(&rig, 1), opened(&rig, 2));
+        let other = thread::spawn(move || give(one));
+        resize(&rig, 1, 1);
+        other.join().unwrap();
+        assert_eq!(rig.counts().taken, 1, "one is in use, and none beside it");
+        give(two);
+        assert_at_rest(&rig, 1);
+    });
+}
+
 /// A return in overflow that meets a smaller `keep`: the surplus is closed by one of both.
 /// Two threads, two slots of one word. Fails if a return does not look at `keep` again after its exchange.
 #[test]

@@ -195,12 +195,14 @@ impl Backend for Dice {
     }
 }
 
-/// A pool with a `pool_timeout` that time may reach at any step.
+/// A pool with a `pool_timeout` that time may reach at any step; or, half of the time, with none: a wake-up that is
+/// lost then shows as a wait without end.
 fn pool(backend: &Dice, size: usize, overflow: usize) -> Builder<Dice> {
+    let limit = (dice(2) == 0).then_some(Duration::from_secs(30));
     Pool::builder(backend.clone())
         .pool_size(size)
         .max_overflow(overflow)
-        .pool_timeout(Duration::from_secs(30))
+        .pool_timeout(limit)
         .backoff(Duration::from_millis(1), Duration::from_millis(4))
 }
 
