@@ -466,6 +466,6 @@ impl<B: Backend> Builder<B> {
                 other: ("idle_timeout", idle),
             });
         }
-        Pool::new(backend, config, hooks)
+        Pool::new(backend, &config, hooks)
     }
 }

@@ -89,11 +89,11 @@ impl<B: Backend> Pool<B> {
 
     pub(crate) fn new(
         backend: Arc<B>,
-        config: Config,
+        config: &Config,
         hooks: Hooks<B::Connection>,
     ) -> Result<Self, BuildError> {
         let capacity = config.capacity();
-        let rules = Rules::of(&config);
+        let rules = Rules::of(config);
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shed = match config.queue {
             QueueDiscipline::Fifo => None,

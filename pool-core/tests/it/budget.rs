@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, task};
 
-use crate::scripted::{Call, Gate, ScriptedBackend, Step, at_rest, tasks_run};
+use crate::scripted::{Call, Gate, ScriptedBackend, Step, all_wait, at_rest, tasks_run};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -91,7 +91,7 @@ async fn a_rich_pools_return_goes_to_a_starving_one_although_its_own_callers_wai
         held.push(rich.get().await.unwrap());
     }
     let mut own: Vec<_> = (0..3).map(|_| task::spawn(rich.get())).collect();
-    own.iter_mut().for_each(|own| assert_pending!(own.poll()));
+    all_wait(&mut own);
     let mut starving = task::spawn(poor.get());
     assert_pending!(starving.poll());
     drop(held.pop());

@@ -168,7 +168,7 @@ async fn ends(jitter: f64) -> Vec<Duration> {
 #[tokio::test(start_paused = true)]
 async fn connections_opened_together_do_not_end_together() {
     let ends = ends(0.5).await;
-    assert!(ends[7] - ends[0] > 3 * SECOND, "{ends:?}");
+    assert!(ends[7] > ends[0] + 3 * SECOND, "{ends:?}");
     assert!(ends[0] > 49 * SECOND && ends[7] < 102 * SECOND, "{ends:?}");
 }
 

@@ -9,7 +9,7 @@ use pool_core::{GetError, GetOptions, QueueDiscipline, Reuse, Shed};
 use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 
-use crate::scripted::{Call, Fixture, ScriptedBackend, Step, tasks_run, timed_out};
+use crate::scripted::{Call, Fixture, ScriptedBackend, Step, all_wait, tasks_run, timed_out};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -49,8 +49,7 @@ async fn an_early_deadline_behind_late_ones_ends_on_time_wherever_those_before_i
     let mut late: Vec<_> = (0..4)
         .map(|_| task::spawn(pool.get_with(options(10_000))))
         .collect();
-    late.iter_mut()
-        .for_each(|late| assert_pending!(late.poll()));
+    all_wait(&mut late);
     let mut early = task::spawn(pool.get_with(options(100)));
     assert_pending!(early.poll());
     drop(late.remove(1));
@@ -92,7 +91,8 @@ async fn a_deadline_holds_over_several_attempts() {
 async fn with_a_deadline_that_is_past_what_is_idle_is_still_handed_out() {
     let pool = ScriptedBackend::new().pool(1, 0);
     drop(pool.get().await.unwrap());
-    let past = Instant::now().into_std() - 100 * MS;
+    let past = Instant::now().into_std();
+    advance(100 * MS).await;
     let options = GetOptions::new().deadline(past);
     assert_eq!(pool.get_with(options).await.unwrap().id, 1);
     assert_eq!(pool.get_owned_with(options).await.unwrap().id, 1);
@@ -136,9 +136,7 @@ async fn one_more_than_max_waiting_is_refused_at_once() {
     let pool = ScriptedBackend::new().pool_with(1, 0, |b| b.max_waiting(2));
     let held = pool.get().await.unwrap();
     let mut waiters = [task::spawn(pool.get()), task::spawn(pool.get())];
-    waiters
-        .iter_mut()
-        .for_each(|waiter| assert_pending!(waiter.poll()));
+    all_wait(&mut waiters);
     let error = timeout(MS, pool.get()).await.unwrap().unwrap_err();
     assert!(matches!(error, GetError::QueueFull { waiting: 2 }) && error.is_retryable());
     let text = "the wait queue is full: 2 callers wait already (max_waiting)";
@@ -158,9 +156,7 @@ async fn with_max_waiting_zero_only_those_wait_for_whom_a_connection_is_opened()
     let backend = ScriptedBackend::new().always(Call::Open, Step::after(100, Step::Ok));
     let pool = backend.pool_with(2, 0, |b| b.max_waiting(0));
     let mut opening = [task::spawn(pool.get()), task::spawn(pool.get())];
-    opening
-        .iter_mut()
-        .for_each(|caller| assert_pending!(caller.poll()));
+    all_wait(&mut opening);
     let refused = timeout(MS, pool.get()).await.unwrap();
     assert!(matches!(refused, Err(GetError::QueueFull { waiting: 2 })));
     let [one, two] = opening;
@@ -397,9 +393,7 @@ async fn in_an_order_waiters_are_served_first_come_first_served_and_overflow_is_
         let pool = backend.pool_with(1, 1, |b| b.reuse(order));
         let (c1, c2) = (pool.get().await.unwrap(), pool.get().await.unwrap());
         let mut waiters = [task::spawn(pool.get()), task::spawn(pool.get())];
-        waiters
-            .iter_mut()
-            .for_each(|waiter| assert_pending!(waiter.poll()));
+        all_wait(&mut waiters);
         drop((c2, c1));
         let [mut one, mut two] = waiters;
         let first = assert_ready!(one.poll()).unwrap();

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, task};
 
 use crate::scripted::{
-    Call, Gate, ScriptedBackend, Step, at_rest, from_opening, tasks_run, timed_out,
+    Call, Gate, ScriptedBackend, Step, all_wait, at_rest, from_opening, tasks_run, timed_out,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -104,9 +104,7 @@ async fn growing_serves_those_who_wait_at_once() {
     let pool = backend.pool(1, 0);
     let _held = pool.get().await.unwrap();
     let mut waiters: Vec<_> = (0..5).map(|_| task::spawn(pool.get())).collect();
-    waiters
-        .iter_mut()
-        .for_each(|waiter| assert_pending!(waiter.poll()));
+    all_wait(&mut waiters);
     pool.resize(2, 2).unwrap();
     let begun = Instant::now();
     let last = waiters.split_off(3);
@@ -176,9 +174,7 @@ async fn what_was_being_opened_when_the_pool_was_made_smaller_is_not_kept() {
     let pool = pool(&backend, 3, 0);
     let held = pool.get().await.unwrap();
     let mut waiters = [task::spawn(pool.get()), task::spawn(pool.get())];
-    waiters
-        .iter_mut()
-        .for_each(|waiter| assert_pending!(waiter.poll()));
+    all_wait(&mut waiters);
     gate.arrived().await;
     gate.arrived().await;
     pool.resize(1, 0).unwrap();
@@ -204,9 +200,7 @@ async fn resizing_down_and_up_again_never_lets_more_out_than_the_larger() {
     held.truncate(7);
     pool.resize(10, 0).unwrap();
     let mut waiters: Vec<_> = (0..20).map(|_| task::spawn(pool.get_owned())).collect();
-    waiters
-        .iter_mut()
-        .for_each(|waiter| assert_pending!(waiter.poll()));
+    all_wait(&mut waiters);
     at_rest(&pool).await;
     let served = waiters.iter().filter(|waiter| waiter.is_woken()).count();
     assert_eq!((served, pool.status().in_use), (3, 10));

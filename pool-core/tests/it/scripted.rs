@@ -16,6 +16,7 @@ use pool_core::{Backend, Builder, Failure, GetError, Health, Pool, Status, TimeS
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::sleep;
+use tokio_test::task::Spawn;
 
 /// What the pool asks of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -387,6 +388,13 @@ impl Fixture {
         at_rest(self).await;
         let status = self.status();
         assert_eq!((status.idle, status.in_use), (status.size, 0), "{status}");
+    }
+}
+
+/// Polls every one of them, and sees them wait.
+pub(crate) fn all_wait<F: Future>(callers: &mut [Spawn<F>]) {
+    for caller in callers {
+        assert!(caller.poll().is_pending(), "it waits");
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::time::{sleep, timeout};
 use tokio_test::{assert_pending, task};
 
-use crate::scripted::{Call, ScriptedBackend, Step, at_rest, tasks_run};
+use crate::scripted::{Call, ScriptedBackend, Step, all_wait, at_rest, tasks_run};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -217,9 +217,7 @@ async fn waits_are_recorded_whatever_comes_of_them() {
     let mut served = task::spawn(pool.get());
     assert_pending!(served.poll());
     let mut others = [task::spawn(pool.get()), task::spawn(pool.get())];
-    others
-        .iter_mut()
-        .for_each(|other| assert_pending!(other.poll()));
+    all_wait(&mut others);
     assert!(matches!(pool.get().await, Err(GetError::QueueFull { .. })));
     sleep(30 * MS).await;
     drop(held);
@@ -316,7 +314,7 @@ async fn only(stats: impl AsyncFnOnce() -> Stats, reason: CloseReason) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_reason_to_close_is_counted_once() {
+async fn each_reason_to_close_a_connection_for_itself_is_counted_once() {
     let backend = ScriptedBackend::new;
     only(
         async || {
@@ -361,6 +359,11 @@ async fn every_reason_to_close_is_counted_once() {
         CloseReason::Idle,
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_reason_to_close_a_connection_for_its_pools_sake_is_counted_once() {
+    let backend = ScriptedBackend::new;
     only(
         async || {
             let pool = backend().pool(1, 1);

@@ -6,7 +6,7 @@ use pool_core::{GetError, GetOptions, Reuse};
 use tokio::time::{Instant, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 
-use crate::scripted::{Call, Gate, ScriptedBackend, Step, at_rest, tasks_run};
+use crate::scripted::{Call, Gate, ScriptedBackend, Step, all_wait, at_rest, tasks_run};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -19,9 +19,7 @@ async fn while_suspended_callers_wait_and_try_get_finds_nothing() {
     assert!(pool.try_get().is_none() && pool.status().suspended);
     assert_eq!(pool.status().idle, 2, "they are there all the same");
     let mut waiters: Vec<_> = (0..3).map(|_| task::spawn(pool.get())).collect();
-    waiters
-        .iter_mut()
-        .for_each(|waiter| assert_pending!(waiter.poll()));
+    all_wait(&mut waiters);
     tasks_run().await;
     assert_eq!(backend.opens(), 2, "nothing is opened either");
     pool.resume();
