@@ -4,8 +4,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::hint::black_box;
+use std::time::Duration;
 
-use pool_core::{Backend, Budget, Pool};
+use pool_core::{Backend, Budget, Builder, GetOptions, OnCheckout, OnReturn, Pool, Reuse};
+use tokio::runtime::Runtime;
 use tokio_test::{assert_pending, assert_ready, task};
 
 /// Counts allocations by thread, so that tests side by side and the clock's thread do not disturb.
@@ -55,29 +57,61 @@ impl Backend for Numbers {
 }
 
 /// A pool with `size` idle connections, and the runtime that opened them.
-fn warm(size: usize, overflow: usize) -> (tokio::runtime::Runtime, Pool<Numbers>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+fn warm(size: usize, overflow: usize) -> (Runtime, Pool<Numbers>) {
+    warm_with(size, overflow, |builder| builder)
+}
+
+fn new_runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .unwrap();
-    let pool = Pool::builder(Numbers)
+        .unwrap()
+}
+
+fn warm_with(
+    size: usize,
+    overflow: usize,
+    settings: impl FnOnce(Builder<Numbers>) -> Builder<Numbers>,
+) -> (Runtime, Pool<Numbers>) {
+    let runtime = new_runtime();
+    let builder = Pool::builder(Numbers)
         .pool_size(size)
-        .max_overflow(overflow)
-        .build()
-        .unwrap();
+        .max_overflow(overflow);
+    let pool = settings(builder).build().unwrap();
     runtime.block_on(async {
         let mut held = Vec::new();
         for _ in 0..size {
             held.push(pool.get().await.unwrap());
         }
         drop(held);
-        // One checkout in 64 is timed, and the first of them makes room for all times to come.
-        for _ in 0..64 {
+        // One checkout in 64 of each slot is timed, and the first of them makes room for all times to come.
+        for _ in 0..64 * size {
             drop(pool.get().await.unwrap());
         }
     });
     assert_eq!(pool.status().idle, size);
     (runtime, pool)
+}
+
+/// Gets and returns a hundred times in each way, and counts.
+fn count_each_way(runtime: &Runtime, pool: &Pool<Numbers>) -> [usize; 4] {
+    let options = GetOptions::new().timeout(Duration::from_secs(1));
+    runtime.block_on(async {
+        let mut counts = [0; 4];
+        for (kind, count) in counts.iter_mut().enumerate() {
+            let before = COUNT.get();
+            for _ in 0..100 {
+                match kind {
+                    0 => drop(black_box(pool.get().await.unwrap())),
+                    1 => drop(black_box(pool.get_owned().await.unwrap())),
+                    2 => drop(black_box(pool.get_with(options).await.unwrap())),
+                    _ => drop(black_box(pool.get_owned_with(options).await.unwrap())),
+                }
+            }
+            *count = COUNT.get() - before;
+        }
+        counts
+    })
 }
 
 #[test]
@@ -89,19 +123,27 @@ fn the_counter_counts() {
 fn a_warm_get_and_return_allocate_nothing() {
     for (size, overflow) in [(5, 10), (100, 0), (100, 50)] {
         let (runtime, pool) = warm(size, overflow);
-        let (borrowed, owned) = runtime.block_on(async {
-            let before = COUNT.get();
-            for _ in 0..100 {
-                black_box(*pool.get().await.unwrap());
-            }
-            let borrowed = COUNT.get() - before;
-            for _ in 0..100 {
-                black_box(*pool.get_owned().await.unwrap());
-            }
-            (borrowed, COUNT.get() - before - borrowed)
-        });
-        assert_eq!((borrowed, owned), (0, 0), "{size} + {overflow}");
+        let counts = count_each_way(&runtime, &pool);
+        assert_eq!(counts, [0; 4], "{size} + {overflow}");
     }
+}
+
+#[test]
+fn a_warm_get_and_return_in_an_order_allocate_nothing() {
+    for order in [Reuse::Lifo, Reuse::Fifo] {
+        let (runtime, pool) = warm_with(5, 10, |b| b.reuse(order));
+        assert_eq!(count_each_way(&runtime, &pool), [0; 4], "{order:?}");
+    }
+}
+
+/// A checkout that is looked at goes the slow way, whose state is in a box.
+#[test]
+fn a_warm_get_and_return_past_hooks_allocate_the_state_of_the_get_alone() {
+    let (runtime, pool) = warm_with(5, 10, |b| {
+        b.on_checkout(|_| OnCheckout::Keep)
+            .on_return(|_| OnReturn::Keep)
+    });
+    assert_eq!(count_each_way(&runtime, &pool), [100; 4]);
 }
 
 #[test]
@@ -127,11 +169,36 @@ fn a_get_that_waits_allocates_its_own_state_once() {
         assert_pending!(first.poll()); // Starts the runtime's timekeeper, for all that wait.
         let mut second = task::spawn(pool.get());
         let joining = allocations(|| assert_pending!(second.poll()));
+        let mut third = task::spawn(pool.get_with(GetOptions::new()));
+        let joining_too = allocations(|| assert_pending!(third.poll()));
+        let again = allocations(|| assert_pending!(third.poll()));
+        let leaving = allocations(|| drop(third));
         let returning = allocations(|| drop(held));
         let taking = allocations(|| drop(assert_ready!(first.poll()).unwrap()));
-        assert_eq!((joining, returning, taking), (1, 0, 0));
+        assert_eq!((joining, joining_too, again, leaving), (1, 1, 0, 0));
+        assert_eq!((returning, taking), (0, 0));
         drop(assert_ready!(second.poll()).unwrap());
     });
+}
+
+/// The state of each; and the first on a runtime starts its timekeeper, which is a task.
+#[test]
+fn however_many_wait_each_allocates_its_own_state_and_one_timekeeper_serves_them_all() {
+    let (_first, pool) = warm(1, 0);
+    let held = pool.try_get().unwrap();
+    let other = new_runtime();
+    other.block_on(async {
+        let mut queue = Vec::with_capacity(100);
+        for _ in 0..100 {
+            queue.push(task::spawn(pool.get()));
+        }
+        let mut counts = queue
+            .iter_mut()
+            .map(|waiter| allocations(|| assert_pending!(waiter.poll())));
+        assert_eq!(counts.next(), Some(2));
+        assert!(counts.all(|count| count == 1));
+    });
+    drop(held);
 }
 
 #[test]
