@@ -15,7 +15,7 @@ fn resize(rig: &super::Rig, keep: usize, capacity: usize) {
 }
 
 /// A return that meets a pool being made smaller: one connection is left, whichever comes first.
-/// Two threads, two slots. Fails if shrinking does not shut the gate.
+/// Two threads, two slots. Fails if shrinking keeps what is idle.
 #[test]
 fn shrinking_meets_a_return() {
     check(3, || {
