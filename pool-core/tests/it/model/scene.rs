@@ -22,7 +22,7 @@ use crate::scripted::{Call, Fault, Fixture, Gate, ScriptedBackend, Step, at_rest
 
 /// More than any story opens.
 const GATES: usize = 400;
-const A_DAY: Duration = Duration::from_secs(86_400);
+const A_DAY: Duration = Duration::from_hours(24);
 
 type Guard = OwnedPooledConnection<ScriptedBackend>;
 type Ends = Arc<Mutex<Vec<(Caller, Result<Guard, GetError<Fault>>)>>>;
@@ -163,6 +163,13 @@ impl Scene {
                 });
                 tell(move |it, _| it.opened(conn, how))
             }
+            of_all => self.act_on_all(of_all).await,
+        }
+    }
+
+    /// As [`act`](Self::act), for what concerns the whole pool.
+    async fn act_on_all(&mut self, op: Op) -> Option<Tell> {
+        match op {
             Op::Resize(size, overflow) => {
                 let resized = self.pool.resize(size, overflow);
                 assert_eq!(resized.is_ok(), size + overflow > 0);
@@ -175,7 +182,7 @@ impl Scene {
             }
             Op::Resume => {
                 self.pool.resume();
-                tell(|it, seen| it.resume(seen))
+                tell(Reference::resume)
             }
             Op::InvalidateAll => {
                 self.pool.invalidate_all();
@@ -191,6 +198,7 @@ impl Scene {
                 drop(tokio::spawn(async move { pool.close().await }));
                 tell(|it, _| it.close())
             }
+            of_one => unreachable!("{of_one:?}"),
         }
     }
 
