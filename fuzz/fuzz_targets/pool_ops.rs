@@ -162,7 +162,11 @@ impl Scene {
         }
         settle().await;
         let ended = self.collect().await;
-        let expected: Vec<_> = model.ended().iter().map(|end| *end == Asked::Served).collect();
+        let expected: Vec<_> = model
+            .ended()
+            .iter()
+            .map(|end| *end == Asked::Served)
+            .collect();
         assert_eq!(ended, expected, "whose wait ended, and who was served");
         let seen = self.pool.status();
         let now = (seen.idle, seen.in_use, seen.waiting, seen.open);
