@@ -27,9 +27,15 @@ impl Table {
         let text = fs::read_to_string(page())?;
         let (_, table, _) = split(&text)?;
         let rows = table.lines().filter(|line| line.starts_with("| `"));
-        let red = rows.map(|row| {
-            let mut quoted = row.split('`').skip(1).step_by(2).map(str::to_owned);
-            (quoted.next().unwrap_or_default(), quoted.collect())
+        let quoted = |cell: &str| -> Vec<String> {
+            let names = cell.split('`').skip(1).step_by(2);
+            names.map(str::to_owned).collect()
+        };
+        let red = rows.filter_map(|row| {
+            // What it breaks, in the cell between, may quote names too.
+            let mut cells = row.split('|').skip(1);
+            let name = quoted(cells.next()?).pop()?;
+            Some((name, quoted(cells.nth(1)?)))
         });
         Ok(Self(red.collect()))
     }
