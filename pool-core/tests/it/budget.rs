@@ -173,6 +173,8 @@ async fn a_waiter_that_leaves_gives_up_its_place() {
     drop(second);
     assert_eq!(budget.status().starving, 1);
     drop(held);
+    tasks_run().await;
+    assert!(third.is_woken());
     assert_eq!(timeout(MS, third).await.unwrap().unwrap().id, 2);
 }
 
@@ -190,6 +192,8 @@ async fn a_waiter_that_leaves_with_its_room_granted_hands_it_on() {
         yield_now().await;
     }
     drop(second); // It was told that there is room, and goes without looking.
+    tasks_run().await;
+    assert!(third.is_woken());
     assert_eq!(timeout(MS, third).await.unwrap().unwrap().id, 2);
 }
 
@@ -362,6 +366,7 @@ async fn a_suspended_pool_wants_nothing_of_the_budget() {
     tasks_run().await;
     assert_eq!((first.status().idle, budget.status().starving), (1, 0));
     second.resume();
+    assert!(waiter.is_woken());
     assert_eq!(timeout(MS, waiter).await.unwrap().unwrap().id, 2);
 }
 

@@ -23,6 +23,7 @@ async fn while_suspended_callers_wait_and_try_get_finds_nothing() {
     tasks_run().await;
     assert_eq!(backend.opens(), 2, "nothing is opened either");
     pool.resume();
+    assert!(waiters.iter().all(task::Spawn::is_woken), "two are served, one may open");
     let mut ids = Vec::new();
     let mut held = Vec::new();
     for waiter in waiters {
@@ -170,6 +171,7 @@ async fn a_suspended_pool_can_be_resized_and_invalidated() {
     tasks_run().await;
     assert_eq!(backend.opens(), 4);
     pool.resume();
+    assert!(waiter.is_woken());
     assert_eq!(timeout(MS, waiter).await.unwrap().unwrap().id, 5);
 }
 
