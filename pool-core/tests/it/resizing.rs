@@ -106,7 +106,10 @@ async fn growing_serves_those_who_wait_at_once() {
     let mut waiters: Vec<_> = (0..5).map(|_| task::spawn(pool.get())).collect();
     all_wait(&mut waiters);
     pool.resize(2, 2).unwrap();
-    assert!(waiters[0].is_woken(), "the first is told, and opens for all");
+    assert!(
+        waiters[0].is_woken(),
+        "the first is told, and opens for all"
+    );
     let begun = Instant::now();
     let last = waiters.split_off(3);
     let served = join_all(waiters).await;

@@ -23,7 +23,10 @@ async fn while_suspended_callers_wait_and_try_get_finds_nothing() {
     tasks_run().await;
     assert_eq!(backend.opens(), 2, "nothing is opened either");
     pool.resume();
-    assert!(waiters.iter().all(task::Spawn::is_woken), "two are served, one may open");
+    assert!(
+        waiters.iter().all(task::Spawn::is_woken),
+        "two are served, one may open"
+    );
     let mut ids = Vec::new();
     let mut held = Vec::new();
     for waiter in waiters {
