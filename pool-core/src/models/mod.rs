@@ -176,6 +176,7 @@ fn assert_at_rest(rig: &Rig, idle: usize) {
         taken: idle,
         idle,
         detached: seen.detached,
+        shed: seen.shed,
         ..Counts::default()
     };
     assert_eq!(seen, rest, "at rest with {idle} idle");

@@ -4,8 +4,8 @@ use loom::thread;
 
 use super::{assert_at_rest, check, close, get, give, opened, rig, rig_with, served};
 use crate::raw::core::Core;
-use crate::raw::rare::{Limits, Order};
-use crate::raw::wait::Wait;
+use crate::raw::rare::{Limits, Order, Shed};
+use crate::raw::wait::{Turn, Wait};
 use std::pin::pin;
 
 fn resize(rig: &super::Rig, keep: usize, capacity: usize) {
@@ -100,16 +100,15 @@ fn growing_meets_a_joining_waiter() {
 }
 
 /// Connections that come back last are handed out last, and a return that meets a caller is not lost.
-/// Two threads, two slots with an order. Fails if a pool with an order sets idle bits.
+/// Two threads, two slots with an order. Fails if a caller that joins does not look at what is parked.
 #[test]
 fn a_return_in_order_meets_a_caller() {
     check(3, || {
         let rig = rig_with(Limits::plain(2, 2), Order::Fifo);
         let (one, two) = (opened(&rig, 1), opened(&rig, 2));
         let other = thread::spawn(move || give(one));
-        let first = get(&rig).filter(|_| true);
+        let first = get(&rig).expect("nobody refuses");
         other.join().unwrap();
-        let first = first.expect("nobody refuses");
         give(two);
         give(first);
         let rest = rig.counts();
@@ -135,6 +134,37 @@ fn a_full_queue_meets_a_return() {
         give(held);
         give(served(first.as_mut()));
         late.join().unwrap();
+        assert_at_rest(&rig, 1);
+    });
+}
+
+/// A waiter that is sent away while a connection comes back: it has the one or the other, and nothing is lost.
+/// Two threads, one slot. Fails if somebody who is sent away leaves the gate shut.
+#[test]
+fn shedding_meets_a_return() {
+    check(3, || {
+        let mut limits = Limits::plain(1, 1);
+        limits.shed = Some(Shed {
+            target: 1,
+            interval: 1,
+            floor: 0,
+            shadow: false,
+        });
+        let rig = rig_with(limits, Order::Packed);
+        let held = opened(&rig, 1);
+        let mut wait = pin!(Wait::new(rig.clone()));
+        assert!(super::queue(wait.as_mut()).is_none(), "there is no room");
+        let timer = thread::spawn({
+            let rig = rig.clone();
+            move || rig.expire(100, 0, |(), _| {})
+        });
+        give(held);
+        timer.join().unwrap();
+        match super::poll(wait.as_mut(), super::PATIENT) {
+            Turn::Got(claim) => give(claim),
+            Turn::Shed => {}
+            _ => panic!("it was sent away or served"),
+        }
         assert_at_rest(&rig, 1);
     });
 }

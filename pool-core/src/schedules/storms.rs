@@ -55,7 +55,7 @@ fn connections_made_unfit_at_any_step_are_closed() {
     });
 }
 
-/// Fails if growing wakes nobody, or if a pool made smaller keeps what comes back.
+/// Fails if a pool made smaller keeps what comes back.
 #[test]
 fn a_pool_resized_at_any_step_ends_with_the_size_it_was_given_last() {
     explore(|| async {
