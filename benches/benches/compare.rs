@@ -3,7 +3,7 @@
 use anyhow::Result;
 use benches::{
     cycle, opening, overload, plenty, postgres, queueing, resting, reuse, round_trips, routing,
-    runner, slots, waiters,
+    runner, shared, slots, waiters,
 };
 
 fn main() -> Result<()> {
@@ -19,6 +19,7 @@ fn main() -> Result<()> {
         ("opening", opening::compare),
         ("overload", overload::compare),
         ("postgres", postgres::compare),
+        ("shared", shared::compare),
         ("routing", routing::compare),
         ("trips", round_trips::compare),
     ])

@@ -23,6 +23,7 @@ pub mod reuse;
 pub mod round_trips;
 pub mod routing;
 pub mod runner;
+pub mod shared;
 pub mod slots;
 pub mod waiters;
 

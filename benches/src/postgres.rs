@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 use crate::contender::WAIT;
 use crate::report::{Report, Rounds, Target, Verdict};
 
-const TASKS: usize = 64;
-const CONNECTIONS: usize = 8;
-const SQL: &str = "SELECT $1::int + 1";
-const ROUND: Duration = Duration::from_millis(1500);
+pub(crate) const TASKS: usize = 64;
+pub(crate) const CONNECTIONS: usize = 8;
+pub(crate) const SQL: &str = "SELECT $1::int + 1";
+pub(crate) const ROUND: Duration = Duration::from_millis(1500);
 const OURS: &str = "ours, engine";
 /// A transaction for each statement: `BEGIN` travels with it, `COMMIT` is another round trip.
 const SESSION: &str = "ours, session and commit";
@@ -64,7 +64,7 @@ pub fn compare(rounds: usize) -> Result<Report> {
     })
 }
 
-fn deadpool(url: &str) -> Result<deadpool_postgres::Pool> {
+pub(crate) fn deadpool(url: &str) -> Result<deadpool_postgres::Pool> {
     let manager = deadpool_postgres::Manager::new(url.parse()?, tokio_postgres::NoTls);
     let pool = deadpool_postgres::Pool::builder(manager)
         .max_size(CONNECTIONS)
@@ -74,11 +74,11 @@ fn deadpool(url: &str) -> Result<deadpool_postgres::Pool> {
     Ok(pool)
 }
 
-async fn with_ours(engine: Engine, number: i32) -> Result<i32> {
+pub(crate) async fn with_ours(engine: Engine, number: i32) -> Result<i32> {
     Ok(engine.query_one(SQL, &[&number]).await?.get(0))
 }
 
-async fn with_peer(pool: deadpool_postgres::Pool, number: i32) -> Result<i32> {
+pub(crate) async fn with_peer(pool: deadpool_postgres::Pool, number: i32) -> Result<i32> {
     let client = pool.get().await.map_err(|error| anyhow!("{error}"))?;
     let statement = client.prepare_cached(SQL).await?;
     Ok(client.query_one(&statement, &[&number]).await?.get(0))

@@ -1,16 +1,20 @@
 //! How a pool opens, checks, cleans and closes PostgreSQL connections.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pool_core::{Backend, Failure, Health, When};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{AsyncMessage, SimpleQueryMessage};
 
 use crate::address::{EngineOptions, Place, SslMode, Target, TargetSessionAttrs};
 use crate::connection::PgConnection;
 use crate::dial::{Encryption, Shaken, attempts, dial};
 use crate::error::{Error, ErrorKind};
+use crate::listen::Inbox;
 use crate::wire::{Recorded, Wire};
 
 /// How long a returned connection gets to finish what it is at by itself, before that is cancelled.
@@ -19,6 +23,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Opens, checks, cleans and closes connections to one database.
 pub struct PgBackend {
     target: Arc<Target>,
+    /// Where notifications go; without one they are dropped.
+    inbox: Option<Inbox>,
 }
 
 impl PgBackend {
@@ -26,7 +32,16 @@ impl PgBackend {
     pub(crate) fn new(options: EngineOptions) -> Result<Self, Error> {
         Ok(Self {
             target: Arc::new(Target::new(options)?),
+            inbox: None,
         })
+    }
+
+    /// Connects to the same place; what the server notifies of goes to `inbox`.
+    pub(crate) fn listening(&self, inbox: Inbox) -> Self {
+        Self {
+            target: Arc::clone(&self.target),
+            inbox: Some(inbox),
+        }
     }
 
     /// Tries the places in turn; the first of the wanted kind will do.
@@ -105,20 +120,44 @@ impl PgBackend {
             .connect_raw(stream, Shaken)
             .await
             .map_err(|error| Error::from(error).with_node(place.to_string()))?;
+        let (present, gone) = watch::channel(());
+        let inbox = self.inbox.clone();
         let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke");
-            }
+            drive(connection, inbox).await;
+            drop(present);
         });
         let target = Arc::clone(&self.target);
         Ok(PgConnection::new(
             client,
             wire,
             task,
+            gone,
             target,
             place.clone(),
             encryption,
         ))
+    }
+}
+
+/// Moves bytes between client and server until the connection ends.
+async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
+    mut connection: tokio_postgres::Connection<S, S>,
+    inbox: Option<Inbox>,
+) {
+    loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notification(notification))) => {
+                if let Some(inbox) = &inbox {
+                    inbox.put(&notification);
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a connection broke");
+                return;
+            }
+            None => return,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Statement};
 
@@ -38,6 +39,8 @@ pub struct PgConnection {
     ended: AtomicBool,
     /// The task that moves bytes between client and server.
     task: JoinHandle<()>,
+    /// Its sender goes with the task.
+    gone: watch::Receiver<()>,
     target: Arc<Target>,
     place: Place,
     encryption: Encryption,
@@ -48,6 +51,7 @@ impl PgConnection {
         client: Client,
         wire: Arc<Wire>,
         task: JoinHandle<()>,
+        gone: watch::Receiver<()>,
         target: Arc<Target>,
         place: Place,
         encryption: Encryption,
@@ -59,6 +63,7 @@ impl PgConnection {
             unsettled: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             task,
+            gone,
             target,
             place,
             encryption,
@@ -113,6 +118,12 @@ impl PgConnection {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+
+    /// Ready once the connection has ended, whatever ended it.
+    pub(crate) async fn gone(&self) {
+        let mut gone = self.gone.clone();
+        while gone.changed().await.is_ok() {}
     }
 
     pub(crate) fn wire(&self) -> &Wire {

@@ -4,6 +4,7 @@ mod builder;
 
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use pool_core::{CloseReport, OwnedPooledConnection, Pool, PooledConnection, Status};
@@ -13,7 +14,9 @@ use tokio_postgres::{Row, RowStream};
 use crate::address::EngineOptions;
 use crate::backend::PgBackend;
 use crate::error::Error;
+use crate::listen::Listeners;
 use crate::session::{affected, at_most_one, exactly_one, is_stale};
+use crate::shared::SharedConnections;
 use crate::source::{Checkout, CheckoutFuture, ConnectionSource, Lease};
 
 pub use builder::EngineBuilder;
@@ -42,6 +45,8 @@ pub type Connection = OwnedPooledConnection<PgBackend>;
 #[derive(Clone)]
 pub struct Engine {
     pool: Pool<PgBackend>,
+    shared: SharedConnections,
+    listeners: Arc<Listeners>,
 }
 
 impl Engine {
@@ -154,9 +159,19 @@ impl Engine {
         }
     }
 
+    /// Single statements of many tasks, pipelined over few of the pool's connections; for statements that are quick
+    /// and many. Borrows nothing by itself. All handles of an engine share the same connections.
+    pub fn shared(&self) -> SharedConnections {
+        self.shared.clone()
+    }
+
     /// The pool's numbers at this moment.
     pub fn status(&self) -> Status {
         self.pool.status()
+    }
+
+    pub(crate) fn listening(&self) -> &Arc<Listeners> {
+        &self.listeners
     }
 
     /// The pool itself.
@@ -167,12 +182,17 @@ impl Engine {
     /// Has every connection replaced: idle ones are closed now, those in use when they come back.
     pub fn dispose(&self) {
         self.pool.invalidate_all();
+        self.shared.renew();
     }
 
     /// Refuses newcomers, waits for what is checked out (up to
     /// [`close_deadline`](EngineBuilder::close_deadline)), closes all, and reports who still held what.
     pub fn close(&self) -> impl Future<Output = CloseReport> + Send {
-        self.pool.close()
+        async {
+            self.shared.close();
+            self.listeners.close();
+            self.pool.close().await
+        }
     }
 
     async fn run<T, F>(

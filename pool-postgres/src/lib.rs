@@ -45,7 +45,10 @@ mod dial;
 mod engine;
 mod error;
 mod factory;
+mod listen;
+mod lock;
 mod session;
+mod shared;
 mod source;
 mod stream;
 mod tls;
@@ -55,9 +58,12 @@ mod wire;
 pub use committed::{Committed, Durability};
 pub use engine::{Connection, Engine, EngineBuilder};
 pub use factory::SessionFactory;
+pub use listen::{ListenEvent, Listener, Missed, Notification};
+pub use lock::{AdvisoryLock, LockKey, LockMode};
 pub use pool_core;
 pub use pool_core::{CloseReport, Holder, PrePing, Status, TimeSource};
 pub use session::{IsolationLevel, Savepoint, Session, SessionOptions, UnknownIsolationLevel};
+pub use shared::{SharedConnections, SharedOptions, SharedStatus};
 pub use source::{
     Checkout, CheckoutFuture, ConnectionSource, Guard, GuardRows, Lease, LeaseObserver,
 };

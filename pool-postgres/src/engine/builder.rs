@@ -10,6 +10,8 @@ use super::Engine;
 use crate::address::{EngineOptions, SslMode};
 use crate::backend::PgBackend;
 use crate::error::{Error, ErrorKind};
+use crate::listen::Listeners;
+use crate::shared::{SharedConnections, SharedOptions};
 
 type PoolBuilder = pool_core::Builder<PgBackend>;
 type Tune = Arc<dyn Fn(PoolBuilder) -> PoolBuilder + Send + Sync>;
@@ -24,6 +26,7 @@ pub struct EngineBuilder {
     /// The options, or the mistake that `build` reports.
     options: Result<EngineOptions, Arc<Error>>,
     tune: Vec<Tune>,
+    shared: SharedOptions,
 }
 
 impl EngineBuilder {
@@ -31,6 +34,7 @@ impl EngineBuilder {
         Self {
             options: options.map_err(Arc::new),
             tune: Vec::new(),
+            shared: SharedOptions::default(),
         }
     }
 
@@ -150,6 +154,13 @@ impl EngineBuilder {
         self.tune(change)
     }
 
+    /// How [`Engine::shared`] uses connections. Default: two, and up to four where statements stall; see
+    /// [`SharedOptions`].
+    pub fn shared(mut self, options: SharedOptions) -> Self {
+        self.shared = options;
+        self
+    }
+
     /// The name that the server shows for these connections in `pg_stat_activity`.
     pub fn application_name(self, name: impl Into<String>) -> Self {
         self.option(|options| options.application_name(name))
@@ -183,7 +194,12 @@ impl EngineBuilder {
         let pool = pool.build().map_err(|error| {
             Error::from_source(ErrorKind::Config, "the pool's settings don't work", error)
         })?;
-        Ok(Engine { pool })
+        let shared = SharedConnections::new(pool.clone(), self.shared.check()?);
+        Ok(Engine {
+            pool,
+            shared,
+            listeners: Listeners::new(),
+        })
     }
 }
 

@@ -333,7 +333,7 @@ impl Session {
         Ok(())
     }
 
-    async fn collect(
+    pub(crate) async fn collect(
         &mut self,
         place: &'static Location<'static>,
         sql: &str,
