@@ -269,7 +269,7 @@ impl Engine {
             let held = self.doomed(place).await?;
             let sql = format!("SELECT pg_advisory_lock{}({key})", mode.suffix());
             let answer = ask(held.connection(), &sql).await;
-            self.locked(held, answer.map(|_| true), key, mode)
+            locked(held, answer.map(|_| true), key, mode)
                 .map(|lock| lock.expect("the server answers once the lock is had"))
         }
     }
@@ -296,7 +296,7 @@ impl Engine {
             let held = self.doomed(place).await?;
             let sql = format!("SELECT pg_try_advisory_lock{}({key})", mode.suffix());
             let answer = ask(held.connection(), &sql).await;
-            self.locked(
+            locked(
                 held,
                 answer.map(|got| got.as_deref() == Some("t")),
                 key,
@@ -317,32 +317,31 @@ impl Engine {
         }
         Ok(Doomed(Some(connection)))
     }
+}
 
-    /// What a server's answer to the wish for a lock means.
-    fn locked(
-        &self,
-        held: Doomed,
-        answer: Result<bool, Error>,
-        key: LockKey,
-        mode: LockMode,
-    ) -> Result<Option<AdvisoryLock>, Error> {
-        match answer {
-            Ok(true) => Ok(Some(AdvisoryLock {
-                held: Some(held),
-                key,
-                mode,
-            })),
-            Ok(false) => {
+/// What a server's answer to the wish for a lock means.
+fn locked(
+    held: Doomed,
+    answer: Result<bool, Error>,
+    key: LockKey,
+    mode: LockMode,
+) -> Result<Option<AdvisoryLock>, Error> {
+    match answer {
+        Ok(true) => Ok(Some(AdvisoryLock {
+            held: Some(held),
+            key,
+            mode,
+        })),
+        Ok(false) => {
+            held.spare();
+            Ok(None)
+        }
+        Err(error) => {
+            // The server refused: there is no lock. A broken connection stays doomed.
+            if error.connection_is_good() {
                 held.spare();
-                Ok(None)
             }
-            Err(error) => {
-                // The server refused: there is no lock. A broken connection stays doomed.
-                if error.connection_is_good() {
-                    held.spare();
-                }
-                Err(error)
-            }
+            Err(error)
         }
     }
 }

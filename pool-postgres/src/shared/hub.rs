@@ -194,7 +194,7 @@ impl Hub {
         // The way of nearly all: there is room, and a line.
         if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
             match self.try_board(permit, place, None)? {
-                Ok(seat) => return Ok(seat),
+                Ok(seat) => Ok(seat),
                 Err(permit) => self.wait_for_a_seat(Some(permit), place).await,
             }
         } else {
@@ -232,7 +232,6 @@ impl Hub {
 
     /// Boards a line where there is one for it. Starts to open another one where that is due. `failures` is how many
     /// attempts had failed when the caller began to wait.
-    #[expect(clippy::type_complexity, reason = "a seat, or the permit back")]
     fn try_board(
         self: &Arc<Self>,
         permit: OwnedSemaphorePermit,
