@@ -9,13 +9,14 @@
 //! nothing that happens after.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::Stream;
+use futures_util::future::{Either, select};
 use pool_core::{Backend, Failure};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -300,40 +301,37 @@ impl Keeper {
     /// Keeps a connection open until nobody listens any more.
     async fn keep(self, first: PgConnection) {
         let mut connection = first;
-        loop {
-            tokio::select! {
-                () = self.over() => return connection.close().await,
-                () = connection.gone() => {}
-            }
-            let again = tokio::select! {
-                () = self.over() => return,
-                again = self.open_again() => again,
-            };
-            let event = match again {
-                Ok(fresh) => {
+        while self.unless_over(connection.gone()).await.is_some() {
+            let event = match self.unless_over(self.open_again()).await {
+                None => return,
+                Some(Ok(fresh)) => {
                     connection = fresh;
                     Ok(ListenEvent::MayHaveMissed(Missed::Reconnected))
                 }
-                Err(error) => Err(error),
+                Some(Err(error)) => Err(error),
             };
             let ends = event.is_err();
-            tokio::select! {
-                () = self.over() => return connection.close().await,
-                _ = self.events.send(event) => {}
+            let told = self.unless_over(self.events.send(event)).await.is_some();
+            if ends || !told {
+                break;
             }
-            if ends {
-                return;
-            }
+        }
+        connection.close().await;
+    }
+
+    /// What comes of some work, unless the listener is dropped or the engine closed before.
+    async fn unless_over<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match select(pin!(self.over()), pin!(work)).await {
+            Either::Left(_) => None,
+            Either::Right((done, _)) => Some(done),
         }
     }
 
     /// Ready once the listener is dropped or the engine closed.
     async fn over(&self) {
         let mut closing = self.closing.clone();
-        tokio::select! {
-            () = self.events.closed() => {}
-            _ = closing.wait_for(|closing| *closing) => {}
-        }
+        let closing = closing.wait_for(|closing| *closing);
+        select(pin!(self.events.closed()), pin!(closing)).await;
     }
 
     /// Tries until it works or can't.
