@@ -15,6 +15,7 @@ use crate::connection::PgConnection;
 use crate::dial::{Encryption, Shaken, attempts, dial};
 use crate::error::{Error, ErrorKind};
 use crate::listen::Inbox;
+use crate::tally::Tally;
 use crate::wire::{Recorded, Wire};
 
 /// How long a returned connection gets to finish what it is at by itself, before that is cancelled.
@@ -25,6 +26,7 @@ pub struct PgBackend {
     target: Arc<Target>,
     /// Where notifications go; without one they are dropped.
     inbox: Option<Inbox>,
+    tally: Arc<Tally>,
 }
 
 impl PgBackend {
@@ -33,6 +35,7 @@ impl PgBackend {
         Ok(Self {
             target: Arc::new(Target::new(options)?),
             inbox: None,
+            tally: Arc::default(),
         })
     }
 
@@ -41,7 +44,13 @@ impl PgBackend {
         Self {
             target: Arc::clone(&self.target),
             inbox: Some(inbox),
+            tally: Arc::clone(&self.tally),
         }
+    }
+
+    /// Where the sessions on these connections count.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// Tries the places in turn; the first of the wanted kind will do.
@@ -130,11 +139,11 @@ impl PgBackend {
         Ok(PgConnection::new(
             client,
             wire,
-            task,
-            gone,
+            (task, gone),
             target,
             place.clone(),
             encryption,
+            Arc::clone(&self.tally),
         ))
     }
 }

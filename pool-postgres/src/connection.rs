@@ -16,6 +16,7 @@ use tokio_postgres::{Client, Statement};
 use crate::address::{Place, Target};
 use crate::dial::{Encryption, dial};
 use crate::error::{Error, ErrorKind};
+use crate::tally::Tally;
 use crate::wire::{TransactionStatus, Wire};
 
 /// How many prepared statements a connection keeps.
@@ -44,17 +45,18 @@ pub struct PgConnection {
     target: Arc<Target>,
     place: Place,
     encryption: Encryption,
+    tally: Arc<Tally>,
 }
 
 impl PgConnection {
     pub(crate) fn new(
         client: Client,
         wire: Arc<Wire>,
-        task: JoinHandle<()>,
-        gone: watch::Receiver<()>,
+        (task, gone): (JoinHandle<()>, watch::Receiver<()>),
         target: Arc<Target>,
         place: Place,
         encryption: Encryption,
+        tally: Arc<Tally>,
     ) -> Self {
         Self {
             client,
@@ -67,6 +69,7 @@ impl PgConnection {
             target,
             place,
             encryption,
+            tally,
         }
     }
 
@@ -124,6 +127,11 @@ impl PgConnection {
     pub(crate) async fn gone(&self) {
         let mut gone = self.gone.clone();
         while gone.changed().await.is_ok() {}
+    }
+
+    /// Where the sessions of its engine count.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(crate) fn wire(&self) -> &Wire {

@@ -1,12 +1,12 @@
 //! The engine: a pool of connections to one database, and single statements on them.
 
 mod builder;
+mod statements;
 
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
 use pool_core::{CloseReport, OwnedPooledConnection, Pool, PooledConnection, Status};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream};
@@ -15,9 +15,12 @@ use crate::address::EngineOptions;
 use crate::backend::PgBackend;
 use crate::error::Error;
 use crate::listen::Listeners;
-use crate::session::{affected, at_most_one, exactly_one, is_stale};
+use crate::session::{
+    SessionOptions, affected, at_most_one, exactly_one, gather, is_stale, too_many,
+};
 use crate::shared::SharedConnections;
 use crate::source::{Checkout, CheckoutFuture, ConnectionSource, Lease};
+use crate::tally::Tally;
 
 pub use builder::EngineBuilder;
 
@@ -47,6 +50,7 @@ pub struct Engine {
     pool: Pool<PgBackend>,
     shared: SharedConnections,
     listeners: Arc<Listeners>,
+    tally: Arc<Tally>,
 }
 
 impl Engine {
@@ -64,7 +68,8 @@ impl Engine {
     /// Runs one statement by itself and collects its rows.
     ///
     /// No `BEGIN`, one round trip where the statement is prepared already. Anything that a statement needs
-    /// from an earlier one belongs into a [`Session`](crate::Session).
+    /// from an earlier one belongs into a [`Session`](crate::Session). At most a million rows are collected; for
+    /// more there is [`query_stream`](Self::query_stream).
     ///
     /// # Cancel safety
     /// Dropped before a connection is there, nothing has happened. Dropped later, the statement may or may
@@ -80,7 +85,9 @@ impl Engine {
         params: &[&(dyn ToSql + Sync)],
     ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send {
         let place = Location::caller();
-        self.run(place, sql, params, TryStreamExt::try_collect)
+        let most = SessionOptions::MAX_ROWS;
+        let rows = self.run(place, sql, params, move |rows| gather(rows, most));
+        async move { rows.await?.ok_or_else(|| too_many(most)) }
     }
 
     /// Runs one statement that gives exactly one row. As [`query`](Self::query).

@@ -39,8 +39,10 @@ pub enum ErrorKind {
     PoolDown,
     /// The server rejected the statement.
     Statement,
-    /// A parameter or a result does not fit its Rust type.
+    /// A parameter does not fit its Rust type, or there are too many or too few.
     Parameter,
+    /// A row does not fit the Rust type that it was to be read as; the statement has run.
+    Row,
     /// A statement gave another number of rows than was asked for.
     RowCount,
     /// The transaction had failed, and was (or can only be) rolled back.
@@ -135,6 +137,17 @@ impl Error {
         error
     }
 
+    /// An error with a cause that is in a box already.
+    pub(crate) fn from_boxed(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        cause: Box<dyn StdError + Send + Sync>,
+    ) -> Self {
+        let mut error = Self::new(kind, message);
+        error.inner().source = Some(Arc::from(cause));
+        error
+    }
+
     /// The same error, naming the node that it came from.
     pub fn with_node(mut self, node: impl Into<String>) -> Self {
         self.inner().node = Some(node.into());
@@ -206,7 +219,7 @@ impl Error {
                 Outcome::NotApplied
             }
             K::OutcomeUnknown | K::ConnectionLost | K::Timeout => Outcome::Unknown,
-            K::RowCount => Outcome::Applied,
+            K::RowCount | K::Row => Outcome::Applied,
             _ => Outcome::NotSent,
         }
     }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::retry::Retry;
 use crate::session::{IsolationLevel, Session, SessionOptions};
 use crate::source::ConnectionSource;
 
@@ -72,6 +74,32 @@ impl SessionFactory {
         self.with_options(self.options.autocommit())
     }
 
+    /// A factory whose sessions' statements take no longer; see [`SessionOptions::statement_timeout`].
+    pub fn statement_timeout(&self, limit: impl Into<Option<Duration>>) -> Self {
+        self.with_options(self.options.statement_timeout(limit))
+    }
+
+    /// A factory whose sessions' transactions take no longer; see [`SessionOptions::transaction_timeout`].
+    pub fn transaction_timeout(&self, limit: impl Into<Option<Duration>>) -> Self {
+        self.with_options(self.options.transaction_timeout(limit))
+    }
+
+    /// A factory whose sessions wait no longer for a lock; see [`SessionOptions::lock_timeout`].
+    pub fn lock_timeout(&self, limit: impl Into<Option<Duration>>) -> Self {
+        self.with_options(self.options.lock_timeout(limit))
+    }
+
+    /// A factory whose sessions' transactions stand idle no longer; see
+    /// [`SessionOptions::idle_in_transaction_timeout`].
+    pub fn idle_in_transaction_timeout(&self, limit: impl Into<Option<Duration>>) -> Self {
+        self.with_options(self.options.idle_in_transaction_timeout(limit))
+    }
+
+    /// A factory whose sessions send a first statement again, or not; see [`SessionOptions::retry_dead`].
+    pub fn retry_dead(&self, again: bool) -> Self {
+        self.with_options(self.options.retry_dead(again))
+    }
+
     /// A session. Borrows nothing until its first statement.
     pub fn session(&self) -> Session {
         Session::new(Arc::clone(&self.source), self.options)
@@ -96,13 +124,8 @@ impl SessionFactory {
     where
         E: From<Error>,
     {
-        let options = SessionOptions {
-            autocommit: false,
-            ..self.options
-        };
-        let mut session = Session::new(Arc::clone(&self.source), options);
+        let mut session = self.managed();
         async move {
-            session.set_managed();
             match work(&mut session).await {
                 Ok(value) => {
                     let _committed = session.commit_now().await?;
@@ -114,6 +137,86 @@ impl SessionFactory {
                 }
             }
         }
+    }
+}
+
+impl SessionFactory {
+    /// Runs `work` in a transaction as [`begin`](Self::begin) does, and again from its start in a new one where
+    /// it lost against another transaction (40001 or 40P01, met by a statement or by the commit).
+    ///
+    /// Whether it lost is seen by the session, so `work` may turn the error into its own. It is not tried again
+    /// where the outcome is unknown, for anything else that fails, or once [`Retry::attempts`] are used up; then
+    /// the last failure is passed on. What `work` does outside the transaction is done each time.
+    ///
+    /// ```no_run
+    /// # use pool_postgres::{Error, IsolationLevel, Retry, SessionFactory};
+    /// # async fn example(sessions: SessionFactory, from: i64, to: i64) -> Result<(), Error> {
+    /// let sessions = sessions.isolation(IsolationLevel::Serializable);
+    /// sessions
+    ///     .begin_retrying::<Error, _>(Retry::serializable(), async move |s| {
+    ///         s.execute("UPDATE accounts SET balance = balance - 1 WHERE id = $1", &[&from]).await?;
+    ///         s.execute("UPDATE accounts SET balance = balance + 1 WHERE id = $1", &[&to]).await?;
+    ///         Ok(())
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    ///
+    /// The future can be spawned if the closure is `async move` and what it needs is `Copy` or cloned inside; one
+    /// that borrows what it captured compiles, and fails at `spawn` with "`Send` is not general enough".
+    ///
+    /// # Cancel safety
+    /// As [`begin`](Self::begin); dropped in a pause, nothing is open.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin), of the last attempt.
+    pub fn begin_retrying<E, T>(
+        &self,
+        retry: Retry,
+        mut work: impl AsyncFnMut(&mut Session) -> Result<T, E>,
+    ) -> impl Future<Output = Result<T, E>>
+    where
+        E: From<Error>,
+    {
+        let mut session = self.managed();
+        async move {
+            let mut pauses = retry.pauses();
+            loop {
+                let failed = match work(&mut session).await {
+                    Ok(value) => match session.commit_now().await {
+                        Ok(_committed) => return Ok(value),
+                        Err(error) => error.into(),
+                    },
+                    Err(error) => {
+                        session.note_conflict();
+                        session.rollback_now().await;
+                        error
+                    }
+                };
+                if !session.take_conflict() {
+                    return Err(failed);
+                }
+                let Some(pause) = pauses.next() else {
+                    return Err(failed);
+                };
+                tracing::debug!(
+                    ?pause,
+                    "a transaction lost against another one and is begun again"
+                );
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// A session whose transaction this factory ends.
+    fn managed(&self) -> Session {
+        let options = SessionOptions {
+            autocommit: false,
+            ..self.options
+        };
+        let mut session = Session::new(Arc::clone(&self.source), options);
+        session.set_managed();
+        session
     }
 }
 

@@ -41,33 +41,47 @@ mod address;
 mod backend;
 mod committed;
 mod connection;
+mod copy;
 mod dial;
 mod engine;
 mod error;
 mod factory;
 mod listen;
 mod lock;
+mod params;
+mod retry;
+mod row;
 mod session;
 mod shared;
 mod source;
 mod stream;
+mod tally;
+mod test_transaction;
+mod throttle;
 mod tls;
 mod token;
 mod wire;
 
 pub use committed::{Committed, Durability};
+pub use copy::{CopyIn, CopyOut};
 pub use engine::{Connection, Engine, EngineBuilder};
 pub use factory::SessionFactory;
 pub use listen::{ListenEvent, Listener, Missed, Notification};
 pub use lock::{AdvisoryLock, LockKey, LockMode};
+pub use params::{Params, Placeholder};
 pub use pool_core;
 pub use pool_core::{CloseReport, Holder, PrePing, Status, TimeSource};
-pub use session::{IsolationLevel, Savepoint, Session, SessionOptions, UnknownIsolationLevel};
+pub use retry::Retry;
+pub use row::FromRow;
+pub use session::{
+    Answer, IsolationLevel, Pipeline, Savepoint, Session, SessionOptions, UnknownIsolationLevel,
+};
 pub use shared::{SharedConnections, SharedOptions, SharedStatus};
 pub use source::{
     Checkout, CheckoutFuture, ConnectionSource, Guard, GuardRows, Lease, LeaseObserver,
 };
 pub use stream::RowStream;
+pub use tally::Counts;
 pub use token::{CommitToken, Strength, TokenError};
 pub use tokio_postgres::{Row, types};
 
@@ -75,3 +89,9 @@ pub use address::{EngineOptions, SslMode, TargetSessionAttrs};
 pub use backend::PgBackend;
 pub use connection::PgConnection;
 pub use error::{Error, ErrorKind, Outcome};
+
+/// For the macros of this crate.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::row::column;
+}

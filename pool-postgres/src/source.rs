@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
 use std::panic::Location;
 use std::pin::Pin;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use pool_core::OwnedPooledConnection;
 use crate::backend::PgBackend;
 use crate::connection::PgConnection;
 use crate::error::Error;
+use crate::test_transaction::Joined;
 
 /// The future that [`ConnectionSource::checkout`] returns.
 pub type CheckoutFuture<'a> = Pin<Box<dyn Future<Output = Result<Lease, Error>> + Send + 'a>>;
@@ -66,7 +68,7 @@ impl Checkout<'_> {
 /// Dropping it gives the connection back to its pool.
 #[must_use = "dropping a lease gives the connection back"]
 pub struct Lease {
-    pub(crate) connection: OwnedPooledConnection<PgBackend>,
+    pub(crate) connection: Lent,
     pub(crate) guard: Option<Guard>,
     pub(crate) token_system: Option<u64>,
     pub(crate) observer: Option<Box<dyn LeaseObserver>>,
@@ -75,11 +77,42 @@ pub struct Lease {
 impl Lease {
     /// Lends a connection, without conditions.
     pub fn new(connection: OwnedPooledConnection<PgBackend>) -> Self {
+        Self::of(Lent::Pooled(connection))
+    }
+
+    /// Lends a connection inside a transaction that somebody else ends.
+    pub(crate) fn joined(connection: Joined) -> Self {
+        Self::of(Lent::Joined(connection))
+    }
+
+    fn of(connection: Lent) -> Self {
         Self {
             connection,
             guard: None,
             token_system: None,
             observer: None,
+        }
+    }
+
+    /// Whether the session's transaction is a savepoint in a larger one.
+    pub(crate) fn is_joined(&self) -> bool {
+        matches!(self.connection, Lent::Joined(_))
+    }
+
+    /// What begins a session's part of a larger transaction; to be sent at once. `None` for a transaction of its
+    /// own.
+    pub(crate) fn savepoint(&mut self) -> Option<String> {
+        match &mut self.connection {
+            Lent::Pooled(_) => None,
+            Lent::Joined(joined) => Some(joined.begin()),
+        }
+    }
+
+    /// What keeps a session's part of a larger transaction; to be sent at once.
+    pub(crate) fn release(&mut self) -> Option<String> {
+        match &mut self.connection {
+            Lent::Pooled(_) => None,
+            Lent::Joined(joined) => Some(joined.release()),
         }
     }
 
@@ -107,6 +140,14 @@ impl Lease {
         &self.connection
     }
 
+    /// Ends the lease and has its connection closed.
+    pub(crate) fn close(self) {
+        match self.connection {
+            Lent::Pooled(connection) => connection.invalidate(),
+            Lent::Joined(mut joined) => joined.close(),
+        }
+    }
+
     pub(crate) fn answered(&self, round_trip: Duration) {
         if let Some(observer) = &self.observer {
             observer.answered(round_trip);
@@ -130,6 +171,34 @@ impl fmt::Debug for Lease {
             .field("guard", &self.guard)
             .field("token_system", &self.token_system)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whose connection a lease lends.
+pub(crate) enum Lent {
+    Pooled(OwnedPooledConnection<PgBackend>),
+    Joined(Joined),
+}
+
+impl Lent {
+    fn report(&mut self, error: &Error) {
+        match self {
+            Self::Pooled(connection) => {
+                connection.report(error);
+            }
+            Self::Joined(joined) => joined.report(error),
+        }
+    }
+}
+
+impl Deref for Lent {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Pooled(connection) => connection,
+            Self::Joined(joined) => joined,
+        }
     }
 }
 

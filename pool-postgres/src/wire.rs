@@ -172,6 +172,8 @@ impl Record {
                     _ => TransactionStatus::Idle,
                 };
             }
+            // The driver has sent a Sync along with the COPY, which the server ignores while it copies in.
+            b'G' => self.written = self.written.saturating_sub(1),
             b'C' => self.note(Event::Tag(text(body))),
             b'N' => {
                 let code = body

@@ -187,9 +187,10 @@ impl EngineBuilder {
     /// [`ErrorKind::Url`] and [`ErrorKind::Config`], naming the setting and the remedy.
     pub fn build(self) -> Result<Engine, Error> {
         let options = self.options.map_err(|error| Error::clone(&error))?;
-        let pool = options
-            .pool_settings()
-            .apply(Pool::builder(PgBackend::new(options)?));
+        let settings = options.pool_settings();
+        let backend = PgBackend::new(options)?;
+        let tally = backend.tally();
+        let pool = settings.apply(Pool::builder(backend));
         let pool = self.tune.iter().fold(pool, |pool, change| change(pool));
         let pool = pool.build().map_err(|error| {
             Error::from_source(ErrorKind::Config, "the pool's settings don't work", error)
@@ -199,6 +200,7 @@ impl EngineBuilder {
             pool,
             shared,
             listeners: Listeners::new(),
+            tally,
         })
     }
 }

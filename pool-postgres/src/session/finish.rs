@@ -4,9 +4,11 @@
 //! connection intact means rolled back; one without, after `COMMIT` was sent, means that nobody knows.
 
 use futures_util::StreamExt;
+use tokio::time::Instant;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::Session;
+use super::limits::{Limit, within};
 use super::state::{Open, State};
 use crate::committed::{Committed, Durability};
 use crate::error::{Error, ErrorKind};
@@ -39,7 +41,33 @@ impl Session {
         self.managed = true;
     }
 
+    /// Takes note whether the transaction has lost against another one, before it ends.
+    pub(crate) fn note_conflict(&mut self) {
+        self.conflict = match &self.state {
+            State::Open(open) => open
+                .failed
+                .as_ref()
+                .is_some_and(|failed| failed.is_conflict),
+            State::Lost(failure) => failure.is_conflict,
+            State::Idle => false,
+        };
+    }
+
+    /// Whether the last transaction lost against another one; asked once.
+    pub(crate) fn take_conflict(&mut self) -> bool {
+        std::mem::take(&mut self.conflict)
+    }
+
     pub(crate) async fn commit_now(&mut self) -> Result<Committed, Error> {
+        self.note_conflict();
+        let committed = self.try_commit().await;
+        self.conflict |= committed
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Serialization);
+        committed
+    }
+
+    async fn try_commit(&mut self) -> Result<Committed, Error> {
         self.savepoints.clear();
         self.named = 0;
         // From here on the lease is this future's: dropped half-way, it goes back with COMMIT unanswered.
@@ -62,8 +90,15 @@ impl Session {
             open.lease.failed(&error);
             return Err(error);
         }
-        let system = open.lease.token_system.filter(|_| !self.options.read_only);
-        open.commit(system).await
+        open.start_clock(self.options).map_err(too_late)?;
+        open.limit = Limit::of_commit(self.options, Instant::now());
+        if let Some(release) = open.lease.release() {
+            return open.commit(&release, "RELEASE", None).await;
+        }
+        match open.lease.token_system.filter(|_| !self.options.read_only) {
+            Some(system) => open.commit(COMMIT_WITH_TOKEN, "COMMIT", Some(system)).await,
+            None => open.commit("COMMIT", "COMMIT", None).await,
+        }
     }
 
     pub(crate) async fn rollback_now(&mut self) {
@@ -73,8 +108,9 @@ impl Session {
             return;
         };
         let connection = &open.lease.connection;
-        if !open.begun || open.in_flight || connection.wire().unanswered() > 0 {
-            // The pool's clean-up rolls back behind what is still under way.
+        let unclear = !open.begun || open.in_flight || connection.wire().unanswered() > 0;
+        if unclear || open.lease.is_joined() {
+            // Rolled back at the return, behind what is still under way.
             return;
         }
         if let Err(error) = super::flight::simple(connection.driver(), Some("ROLLBACK")).await {
@@ -100,37 +136,91 @@ impl Session {
             && open.failed.is_none()
             && wire.unanswered() == 0
             && wire.transaction() == TransactionStatus::InTransaction;
-        if clean && self.options.read_only {
+        if clean && self.options.read_only && !open.lease.is_joined() {
             connection.end_unacknowledged("COMMIT");
+        }
+    }
+
+    /// Ends what an autocommit session did for one statement, and keeps it.
+    pub(super) fn end_alone(&mut self) {
+        if let Some(open) = self.open()
+            && let Some(release) = open.lease.release()
+        {
+            open.lease.connection.queue(&release);
+        }
+        self.end_quietly();
+    }
+
+    /// Counts and warns of work that is rolled back because nobody said what should become of it.
+    ///
+    /// What failed or was cancelled is not meant, nor what only read.
+    pub(super) fn note_pending_work(&self) {
+        let State::Open(open) = &self.state else {
+            return;
+        };
+        let wire = open.lease.connection.wire();
+        let pending = open.begun
+            && !open.in_flight
+            && open.failed.is_none()
+            && !open.lease.is_joined()
+            && !self.options.read_only
+            && !self.options.autocommit
+            && wire.transaction() == TransactionStatus::InTransaction
+            && wire.since(open.mark).tags.iter().any(|tag| writes(tag));
+        if pending {
+            open.lease.connection.tally().dropped_with_work(open.place);
         }
     }
 }
 
+/// Whether a command that ended with this tag has changed something. What a function called by `SELECT` does is
+/// not seen, nor is `SELECT INTO`.
+fn writes(tag: &str) -> bool {
+    let mut words = tag.split(' ');
+    let command = words.next().unwrap_or_default();
+    match command {
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "COPY" => words.next_back() != Some("0"),
+        "CREATE" | "ALTER" | "DROP" | "TRUNCATE" | "GRANT" | "REVOKE" | "COMMENT" | "REFRESH" => {
+            true
+        }
+        _ => false,
+    }
+}
+
+/// What a commit gets whose transaction ran out of time before it was sent.
+fn too_late(late: Error) -> Error {
+    Error::from_source(
+        ErrorKind::TransactionFailed,
+        "COMMIT was not sent, and the transaction is rolled back",
+        late,
+    )
+}
+
 impl Open {
-    async fn commit(&mut self, system: Option<u64>) -> Result<Committed, Error> {
+    /// Sends what commits, which the server acknowledges with this tag.
+    async fn commit(
+        &mut self,
+        sql: &str,
+        tag: &str,
+        system: Option<u64>,
+    ) -> Result<Committed, Error> {
         let connection = &self.lease.connection;
         let mark = connection.wire().mark();
-        let sql = if system.is_some() {
-            COMMIT_WITH_TOKEN
-        } else {
-            "COMMIT"
-        };
         let mut messages = Vec::new();
-        let result = match connection.driver().simple_query_raw(sql).await {
-            Ok(answers) => {
-                let mut answers = std::pin::pin!(answers);
-                loop {
-                    match answers.next().await {
-                        Some(Ok(message)) => messages.push(message),
-                        Some(Err(error)) => break Err(Error::from(error)),
-                        None => break Ok(()),
-                    }
-                }
+        let ending = async {
+            let answers = connection.driver().simple_query_raw(sql).await?;
+            let mut answers = std::pin::pin!(answers);
+            while let Some(message) = answers.next().await {
+                messages.push(message?);
             }
-            Err(error) => Err(Error::from(error)),
+            Ok::<(), tokio_postgres::Error>(())
+        };
+        let result = match within(self.limit, ending).await {
+            Ok(ended) => ended.map_err(Error::from),
+            Err(late) => Err(late),
         };
         let since = connection.wire().since(mark);
-        if since.tags.iter().any(|tag| tag == "COMMIT") {
+        if since.tags.iter().any(|seen| seen == tag) {
             let durability = if since.notices.iter().any(|code| code == "01000") {
                 Durability::LocalOnly
             } else {

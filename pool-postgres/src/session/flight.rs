@@ -13,8 +13,9 @@ use futures_util::future::join3;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio_postgres::{Client, RowStream, SimpleQueryMessage, Statement};
 
+use super::limits::{self, within};
 use super::state::{Failure, Level, Open, State};
-use super::{Params, Session};
+use super::{Session, Values};
 use crate::connection::PgConnection;
 use crate::error::{Error, ErrorKind};
 use crate::source::{Checkout, Guard, GuardRows};
@@ -43,9 +44,9 @@ impl Session {
         &mut self,
         place: &'static Location<'static>,
         sql: &str,
-        params: Params<'_>,
+        params: Values<'_>,
     ) -> Result<RowStream, Error> {
-        let read_only = self.options.read_only;
+        let (read_only, retry_dead) = (self.options.read_only, self.options.retry_dead);
         let mut attempt = 0;
         let mut refused: Option<Error> = None;
         let mut died = false;
@@ -64,21 +65,26 @@ impl Session {
                 ));
             };
             let first = !open.begun;
+            let limit = open.limit;
             open.in_flight = true;
-            let setback = match open.fly(preamble.as_deref(), sql, params).await {
-                Ok(rows) => {
-                    open.begun |= preamble.is_some();
-                    self.savepoints
-                        .iter_mut()
-                        .for_each(|level| level.sent = true);
-                    return Ok(rows);
-                }
+            let mut preceded = false;
+            let flight = open.fly(preamble.as_deref(), sql, params, &mut preceded);
+            let flown = within(limit, flight).await;
+            if preceded {
+                self.preceded(preamble.is_some());
+            }
+            let setback = match flown.unwrap_or_else(|late| Err(Setback::Failed(late))) {
+                Ok(rows) => return Ok(rows),
                 Err(setback) => setback,
             };
             attempt += 1;
             let again = first && attempt < MOST_ATTEMPTS;
             let error = match setback {
-                Setback::Dead(error) | Setback::Stale(error) if again && !died => {
+                Setback::Dead(error) if again && !died && retry_dead => {
+                    died = true;
+                    error
+                }
+                Setback::Stale(error) if again && !died => {
                     died = true;
                     error
                 }
@@ -91,27 +97,21 @@ impl Session {
                     }
                     return Err(self.failure(error));
                 }
-                Setback::Failed(error) => {
-                    // The server answered, so it knows the savepoints that went before.
-                    if error.sqlstate().is_some() {
-                        self.savepoints
-                            .iter_mut()
-                            .for_each(|level| level.sent = true);
-                    }
-                    return Err(self.failure(error));
-                }
+                Setback::Failed(error) => return Err(self.failure(error)),
             };
             self.discard(&error);
             refused = Some(error);
         }
     }
 
-    /// Sends several statements as one simple query.
-    pub(super) async fn run_batch(
+    /// Borrows a connection for what is never sent twice, and tells what has to precede it.
+    ///
+    /// What follows may have effects that no rollback undoes, so the source's guard is heard first. `in_flight`
+    /// stands from here on.
+    pub(super) async fn ready(
         &mut self,
         place: &'static Location<'static>,
-        sql: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<String>, Error> {
         let read_only = self.options.read_only;
         let mut attempt = 0;
         let mut refused: Option<Error> = None;
@@ -130,34 +130,66 @@ impl Session {
                 ));
             };
             open.in_flight = true;
-            // A batch may have effects that no rollback undoes, so the guard is heard first.
-            if let Some(guard) = open.lease.guard.take()
-                && let Err(error) = hear(&open.lease.connection, guard).await
-            {
-                self.discard(&error);
-                attempt += 1;
-                if attempt >= MOST_ATTEMPTS || !error.connection_is_good() {
-                    return Err(error);
-                }
-                refused = Some(error);
-                continue;
-            }
-            let driver = open.lease.connection.driver();
-            let before = simple(driver, preamble.as_deref());
-            let (before, batch) = futures_util::join!(before, simple(driver, Some(sql)));
-            open.begun |= preamble.is_some() && before.is_ok();
-            self.savepoints
-                .iter_mut()
-                .for_each(|level| level.sent = true);
-            return match before.and(batch) {
-                Ok(_) => self.answered(Ok(())),
-                Err(error) => Err(self.failure(error)),
+            let Some(guard) = open.lease.guard.take() else {
+                return Ok(preamble);
             };
+            let limit = open.limit;
+            let heard = within(limit, hear(&open.lease.connection, guard)).await;
+            let Err(error) = heard.and_then(|verdict| verdict) else {
+                return Ok(preamble);
+            };
+            self.discard(&error);
+            attempt += 1;
+            if attempt >= MOST_ATTEMPTS || !error.connection_is_good() {
+                return Err(error);
+            }
+            refused = Some(error);
+        }
+    }
+
+    /// Takes note that the server has been told what preceded a statement.
+    pub(super) fn preceded(&mut self, begun: bool) {
+        if let Some(open) = self.open() {
+            open.begun |= begun;
+        }
+        self.savepoints
+            .iter_mut()
+            .for_each(|level| level.sent = true);
+    }
+
+    /// Sends several statements as one simple query.
+    pub(crate) async fn run_batch(
+        &mut self,
+        place: &'static Location<'static>,
+        sql: &str,
+    ) -> Result<(), Error> {
+        let preamble = self.ready(place).await?;
+        let Some(open) = self.open() else {
+            return Ok(());
+        };
+        let limit = open.limit;
+        let driver = open.lease.connection.driver();
+        let before = simple(driver, preamble.as_deref());
+        let both = async { futures_util::join!(before, simple(driver, Some(sql))) };
+        let (before, batch) = match within(limit, both).await {
+            Ok(answers) => answers,
+            Err(late) => return Err(self.failure(late)),
+        };
+        self.preceded(preamble.is_some() && before.is_ok());
+        match before.and(batch) {
+            Ok(_) => self.answered(Ok(())),
+            Err(error) => Err(self.failure(error)),
         }
     }
 
     /// Borrows a connection if there is none, and tells what has to precede the next statement.
     async fn prepare_flight(&mut self, request: Checkout<'_>) -> Result<Option<String>, Error> {
+        if self.options.autocommit && !self.savepoints.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "a savepoint needs a transaction, and this session is in autocommit mode",
+            ));
+        }
         match &self.state {
             State::Lost(failure) => return Err(failure.explain()),
             State::Open(open) => {
@@ -167,20 +199,31 @@ impl Session {
             }
             State::Idle => {
                 let lease = self.source.checkout(request).await?;
-                self.state = State::Open(Open::new(lease));
+                self.state = State::Open(Open::new(lease, request.place));
             }
         }
-        let alone = self.options.autocommit && !self.options.read_only;
-        if alone && !self.savepoints.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "a savepoint needs a transaction, and this session is in autocommit mode",
-            ));
-        }
-        let begun = matches!(&self.state, State::Open(open) if open.begun);
+        let options = self.options;
         let mut preamble = String::new();
-        if !begun && !alone {
-            preamble.push_str(self.options.begin());
+        if let Some(open) = self.open() {
+            if let Err(late) = open.start_clock(options) {
+                return Err(self.failure(late));
+            }
+            if !open.begun {
+                match open.lease.savepoint() {
+                    Some(savepoint) => {
+                        preamble.push_str(&savepoint);
+                        if options.read_only {
+                            preamble.push_str(";SET TRANSACTION READ ONLY");
+                        }
+                        limits::set_local(options, &mut preamble);
+                    }
+                    None if options.is_alone() => {}
+                    None => {
+                        preamble.push_str(options.begin());
+                        limits::set_local(options, &mut preamble);
+                    }
+                }
+            }
         }
         for Level { number, .. } in self.savepoints.iter().filter(|level| !level.sent) {
             if !preamble.is_empty() {
@@ -224,7 +267,7 @@ impl Session {
         open.in_flight = false;
         open.lease.connection.settled();
         if autocommit {
-            self.end_quietly();
+            self.end_alone();
         } else if open.begun
             && open.lease.connection.wire().transaction() == TransactionStatus::Idle
         {
@@ -240,7 +283,7 @@ impl Session {
     }
 
     /// Takes note of a statement's failure and passes it on.
-    pub(super) fn failure(&mut self, error: Error) -> Error {
+    pub(crate) fn failure(&mut self, error: Error) -> Error {
         let autocommit = self.options.autocommit;
         let Some(open) = self.open() else {
             return error;
@@ -251,7 +294,7 @@ impl Session {
         }
         open.lease.failed(&error);
         if autocommit {
-            self.state = State::Idle;
+            self.end_quietly();
         } else if !error.connection_is_good() {
             self.state = State::Lost(Failure::of(&error));
         } else if error.sqlstate().is_some() {
@@ -268,18 +311,20 @@ impl Session {
             open.lease.connection.settled();
         }
         if self.options.autocommit {
-            self.end_quietly();
+            self.end_alone();
         }
     }
 }
 
 impl Open {
-    /// Sends guard, preamble and statement together; returns once the statement's rows begin to come.
+    /// Sends guard, preamble and statement together; returns once the statement's rows begin to come. Tells by
+    /// `preceded` that the preamble was carried out, whatever became of the statement.
     async fn fly(
         &mut self,
         preamble: Option<&str>,
         sql: &str,
-        params: Params<'_>,
+        params: Values<'_>,
+        preceded: &mut bool,
     ) -> Result<RowStream, Setback> {
         let sent = self.lease.observer.is_some().then(Instant::now);
         let guard = self.lease.guard.take();
@@ -310,8 +355,9 @@ impl Open {
                 .query_raw(&statement, params.iter().copied())
                 .await
         } else {
-            let verdict = take_off(connection, guard, preamble, cached, sql, params).await?;
-            match verdict {
+            let first = take_off(connection, guard, preamble, cached, sql, params).await?;
+            *preceded = true;
+            match first.map_err(Setback::Failed)? {
                 Begun::Rows(rows) => rows,
                 Begun::Prepared(statement) => {
                     connection
@@ -346,15 +392,16 @@ enum Begun {
     Prepared(Statement),
 }
 
-/// Sends the guard, then the preamble, then the statement (or its preparation), and reads all answers.
+/// Sends the guard, then the preamble, then the statement (or its preparation), and reads all answers. The inner
+/// result is the statement's own, behind a preamble that was carried out.
 async fn take_off(
     connection: &PgConnection,
     guard: Option<Guard>,
     preamble: Option<&str>,
     cached: Option<Statement>,
     sql: &str,
-    params: Params<'_>,
-) -> Result<Begun, Setback> {
+    params: Values<'_>,
+) -> Result<Result<Begun, Error>, Setback> {
     let driver = connection.driver();
     let statement = async {
         match cached {
@@ -392,7 +439,7 @@ async fn take_off(
             _ => error,
         }));
     }
-    statement.map_err(Setback::Failed)
+    Ok(statement)
 }
 
 /// Sends a guard alone and hears its verdict.

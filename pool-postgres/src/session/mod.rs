@@ -1,8 +1,11 @@
 //! Sessions: one task's unit of work.
 //!
 //! A session borrows a connection with its first statement and gives it back at the end of each
-//! transaction. The files here: `options` (how a transaction begins), `state` (what is known of the one that
-//! runs), `flight` (what is sent together), `finish` (commit and rollback), `savepoint`.
+//! transaction. The files here: `options` (how a transaction begins), `limits` (how long it may take), `state`
+//! (what is known of the one that runs), `flight` (what is sent together), `finish` (commit and rollback),
+//! `savepoint`, `pipeline` (many statements in one round trip), `typed` (rows as tuples and structs), `local`
+//! (settings for one transaction), `copies`,
+//! `held` (who owns a session while its rows come).
 //!
 //! # What always holds
 //! A transaction never changes its connection. Whatever was sent and not yet answered is marked before it
@@ -10,27 +13,37 @@
 //! mark standing; such a transaction can only be rolled back. A connection that goes back is judged by the
 //! backend from what went over the wire, never from what a session believes.
 
+mod copies;
 mod finish;
 mod flight;
+mod held;
+mod limits;
+mod local;
 mod options;
+mod pipeline;
 mod savepoint;
 mod state;
+mod typed;
 
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
+use futures_util::StreamExt;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::committed::Committed;
+use crate::copy::{CopyIn, CopyOut};
 use crate::error::{Error, ErrorKind};
 use crate::source::ConnectionSource;
 use crate::stream::RowStream;
 
 pub(crate) use flight::{affected, is_stale};
+pub(crate) use held::Held;
+pub(crate) use limits::{Limit, within};
 pub use options::{IsolationLevel, SessionOptions, UnknownIsolationLevel};
+pub use pipeline::{Answer, Pipeline};
 pub use savepoint::Savepoint;
 use state::{Level, State};
 
@@ -71,9 +84,11 @@ pub struct Session {
     savepoints: Vec<Level>,
     /// How many savepoints this transaction has had: they are never named alike.
     named: u32,
+    /// Whether the last transaction lost against another one.
+    conflict: bool,
 }
 
-type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl Session {
     /// A session on any source. [`SessionFactory`](crate::SessionFactory) makes them from settings kept in
@@ -87,13 +102,45 @@ impl Session {
             state,
             savepoints,
             named: 0,
+            conflict: false,
         }
     }
 
     /// Runs a statement and collects its rows.
     ///
     /// Prepared once per connection. The first statement of a transaction that meets a connection which
-    /// died before it answered is sent again on another, once.
+    /// died before it answered is sent again on another, once (see
+    /// [`SessionOptions::retry_dead`]).
+    ///
+    /// All rows are in memory at once, so no more than [`SessionOptions::max_rows`] (a million) are taken; for
+    /// more there is [`query_stream`](Self::query_stream).
+    ///
+    /// ```no_run
+    /// # use pool_postgres::{Error, Session};
+    /// # async fn example(s: &mut Session, ids: Vec<i64>, names: Vec<String>) -> Result<(), Error> {
+    /// // A list of any length is one parameter, and the statement the same for all lengths.
+    /// let rows = s.query("SELECT * FROM users WHERE id = ANY($1)", &[&ids]).await?;
+    /// // Many rows in one statement: one array for each column.
+    /// let sql = "INSERT INTO users (id, name) SELECT * FROM UNNEST($1::bigint[], $2::text[])";
+    /// s.execute(sql, &[&ids, &names]).await?;
+    /// # let _ = rows; Ok(()) }
+    /// ```
+    ///
+    /// Statements of two sessions can run at the same time; what their parameters borrow has to live as long as
+    /// both futures, so it is named first:
+    ///
+    /// ```no_run
+    /// # use pool_postgres::{Error, SessionFactory};
+    /// # use pool_postgres::types::ToSql;
+    /// # async fn example(sessions: SessionFactory) -> Result<(), Error> {
+    /// let (mut one, mut two) = (sessions.session(), sessions.session());
+    /// let params: [&(dyn ToSql + Sync); 1] = [&7_i64];
+    /// let (orders, bills) = tokio::join!(
+    ///     one.query("SELECT * FROM orders WHERE customer = $1", &params),
+    ///     two.query("SELECT * FROM bills WHERE customer = $1", &params),
+    /// );
+    /// # let _ = (orders?, bills?); Ok(()) }
+    /// ```
     ///
     /// # Cancel safety
     /// Dropped before a connection is there, nothing has happened. Dropped later, the statement may or may
@@ -101,7 +148,8 @@ impl Session {
     /// before anybody else gets it.
     ///
     /// # Errors
-    /// The pool's, the server's or the parameters'; see [`ErrorKind`].
+    /// The pool's, the server's or the parameters'; see [`ErrorKind`]. [`ErrorKind::RowCount`] for more rows
+    /// than are taken, which leaves the transaction usable.
     #[track_caller]
     pub fn query(
         &mut self,
@@ -163,8 +211,10 @@ impl Session {
         let place = Location::caller();
         async move {
             let rows = self.start(place, sql, params).await?;
-            let affected = flight::affected(rows).await;
-            self.answered(affected)
+            match limits::within(self.limit(), flight::affected(rows)).await {
+                Ok(affected) => self.answered(affected),
+                Err(late) => Err(self.failure(late)),
+            }
         }
     }
 
@@ -187,7 +237,31 @@ impl Session {
         let place = Location::caller();
         async move {
             let rows = self.start(place, sql, params).await?;
-            Ok(RowStream::new(self, rows))
+            Ok(RowStream::new(Held::Lent(self), rows))
+        }
+    }
+
+    /// Runs a statement and gives its rows as they arrive, in a stream that owns the session: for a response's
+    /// body, which outlives whoever answers.
+    ///
+    /// The session ends with the stream, as by dropping it: what it did before without committing is rolled
+    /// back.
+    ///
+    /// # Cancel safety
+    /// Dropped at any point, the session is dropped with it.
+    ///
+    /// # Errors
+    /// As [`query_stream`](Self::query_stream).
+    #[track_caller]
+    pub fn into_stream(
+        mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<RowStream<'static>, Error>> + Send {
+        let place = Location::caller();
+        async move {
+            let rows = self.start(place, sql, params).await?;
+            Ok(RowStream::new(Held::Owned(Box::new(self)), rows))
         }
     }
 
@@ -204,6 +278,40 @@ impl Session {
     #[track_caller]
     pub fn batch(&mut self, sql: &str) -> impl Future<Output = Result<(), Error>> + Send {
         self.run_batch(Location::caller(), sql)
+    }
+
+    /// Gathers statements, to be sent together in one round trip; see [`Pipeline`].
+    pub fn pipeline<'p>(&mut self) -> Pipeline<'_, 'p> {
+        Pipeline::new(self)
+    }
+
+    /// Starts a `COPY … FROM STDIN`; what is sent to the [`CopyIn`] goes into the table.
+    ///
+    /// Never sent again by itself, whatever it meets.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
+    ///
+    /// # Errors
+    /// As [`query`](Self::query), and [`ErrorKind::Usage`] for a statement that is no `COPY … FROM STDIN`.
+    #[track_caller]
+    pub fn copy_in(&mut self, sql: &str) -> impl Future<Output = Result<CopyIn<'_>, Error>> + Send {
+        CopyIn::start(Held::Lent(self), Location::caller(), sql)
+    }
+
+    /// Starts a `COPY … TO STDOUT`; the [`CopyOut`] gives what comes.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
+    ///
+    /// # Errors
+    /// As [`query`](Self::query), and [`ErrorKind::Usage`] for a statement that is no `COPY … TO STDOUT`.
+    #[track_caller]
+    pub fn copy_out(
+        &mut self,
+        sql: &str,
+    ) -> impl Future<Output = Result<CopyOut<'_>, Error>> + Send {
+        CopyOut::start(Held::Lent(self), Location::caller(), sql)
     }
 
     /// Opens a savepoint: what happens until it ends can be rolled back by itself.
@@ -337,16 +445,60 @@ impl Session {
         &mut self,
         place: &'static Location<'static>,
         sql: &str,
-        params: Params<'_>,
+        params: Values<'_>,
     ) -> Result<Vec<Row>, Error> {
         let rows = self.start(place, sql, params).await?;
-        let rows = rows.try_collect().await;
-        self.answered(rows)
+        let most = self.options.max_rows;
+        match limits::within(self.limit(), gather(rows, most)).await {
+            Ok(Ok(None)) => {
+                self.stream_abandoned();
+                Err(too_many(most))
+            }
+            Ok(Ok(Some(rows))) => self.answered(Ok(rows)),
+            Ok(Err(error)) => self.answered(Err(error)),
+            Err(late) => Err(self.failure(late)),
+        }
     }
+
+    /// When the statement that runs is given up.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        match &self.state {
+            State::Open(open) => open.limit,
+            State::Idle | State::Lost(_) => None,
+        }
+    }
+}
+
+/// Reads a statement's rows, up to a number; `None` if there are more.
+pub(crate) async fn gather(
+    rows: tokio_postgres::RowStream,
+    most: usize,
+) -> Result<Option<Vec<Row>>, tokio_postgres::Error> {
+    let mut rows = std::pin::pin!(rows);
+    let mut gathered = Vec::new();
+    while let Some(row) = rows.next().await {
+        if gathered.len() == most {
+            return Ok(None);
+        }
+        gathered.push(row?);
+    }
+    Ok(Some(gathered))
+}
+
+/// What a statement gets that gives more rows than are collected.
+pub(crate) fn too_many(most: usize) -> Error {
+    Error::new(
+        ErrorKind::RowCount,
+        format!(
+            "the statement gives more than {most} rows, which is as many as are collected (max_rows): read \
+             them one after another with query_stream"
+        ),
+    )
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.note_pending_work();
         self.end_quietly();
     }
 }

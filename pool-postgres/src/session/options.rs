@@ -2,9 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// How a session's transactions begin and what they may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 #[non_exhaustive]
 pub struct SessionOptions {
     /// Begin READ ONLY. Default: as the server's `default_transaction_read_only` says.
@@ -15,9 +20,103 @@ pub struct SessionOptions {
     pub deferrable: bool,
     /// Each statement stands alone, without BEGIN. Default: no.
     pub autocommit: bool,
+    /// How long a statement may take. Default: as the server's `statement_timeout` says.
+    pub statement_timeout: Option<Duration>,
+    /// How long a transaction may take, from `BEGIN` on. Default: no limit.
+    pub transaction_timeout: Option<Duration>,
+    /// How long a statement waits for a lock. Default: as the server's `lock_timeout` says.
+    pub lock_timeout: Option<Duration>,
+    /// How long a transaction may stand between two statements. Default: as the server's
+    /// `idle_in_transaction_session_timeout` says.
+    pub idle_in_transaction_timeout: Option<Duration>,
+    /// Whether the first statement of a transaction is sent once more where the connection turns out to have
+    /// been dead. Default: yes.
+    pub retry_dead: bool,
+    /// How many rows a statement may give where they are collected (`query` and its kin). Default one
+    /// million.
+    pub max_rows: usize,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            isolation: None,
+            deferrable: false,
+            autocommit: false,
+            statement_timeout: None,
+            transaction_timeout: None,
+            lock_timeout: None,
+            idle_in_transaction_timeout: None,
+            retry_dead: true,
+            max_rows: Self::MAX_ROWS,
+        }
+    }
 }
 
 impl SessionOptions {
+    /// The default of [`max_rows`](Self::max_rows).
+    pub const MAX_ROWS: usize = 1_000_000;
+
+    /// Limits how long a statement may take; `None` leaves it to the server's `statement_timeout`, zero takes
+    /// that off.
+    ///
+    /// In a transaction the server is told, with `BEGIN` and for the transaction alone, and ends what takes
+    /// longer with 57014 ([`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled)). If it has not done so half a
+    /// second later, the statement is given up with [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and
+    /// cancelled in the background. Without a transaction (autocommit) nobody but the session keeps the limit.
+    /// Of a `COMMIT` that takes longer the outcome is unknown. Precise to a millisecond.
+    pub fn statement_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.statement_timeout = limit.into();
+        self
+    }
+
+    /// Limits how long a transaction may take, from `BEGIN` to the sending of `COMMIT`; `None` for no limit.
+    ///
+    /// Kept by the session: a statement that still runs then is given up with
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) and cancelled in the background, and later ones are
+    /// refused. What stands idle is noticed at its next call (see
+    /// [`idle_in_transaction_timeout`](Self::idle_in_transaction_timeout)).
+    pub fn transaction_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.transaction_timeout = limit.into();
+        self
+    }
+
+    /// Limits how long a statement of a transaction waits for a lock, after which the server refuses it with
+    /// 55P03; `None` leaves it to the server's `lock_timeout`, zero takes that off. Without effect in autocommit.
+    pub fn lock_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.lock_timeout = limit.into();
+        self
+    }
+
+    /// Limits how long a transaction may stand between two statements, after which the server ends it together
+    /// with its connection; `None` leaves it to the server's `idle_in_transaction_session_timeout`, zero takes
+    /// that off.
+    pub fn idle_in_transaction_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.idle_in_transaction_timeout = limit.into();
+        self
+    }
+
+    /// Whether the first statement of a transaction is sent once more, on another connection, if its own was
+    /// dead before any answer came. Default yes.
+    ///
+    /// Safe for what a transaction undoes, because one whose `BEGIN` was never answered cannot have
+    /// committed. What lives outside transactions may be done twice: values of sequences, advisory locks of
+    /// the session, files and other servers that a function writes to. Never done in autocommit, for batches,
+    /// pipelines and copies.
+    pub fn retry_dead(mut self, again: bool) -> Self {
+        self.retry_dead = again;
+        self
+    }
+
+    /// Limits how many rows are collected: more are an error that advises
+    /// [`query_stream`](crate::Session::query_stream), and what came is thrown away. Default one million;
+    /// `usize::MAX` for no limit.
+    pub fn max_rows(mut self, rows: usize) -> Self {
+        self.max_rows = rows;
+        self
+    }
+
     /// Begins READ ONLY.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
@@ -40,6 +139,11 @@ impl SessionOptions {
     pub fn autocommit(mut self) -> Self {
         self.autocommit = true;
         self
+    }
+
+    /// Whether each statement stands outside transactions.
+    pub(crate) fn is_alone(self) -> bool {
+        self.autocommit && !self.read_only
     }
 
     /// The statement that begins such a transaction.

@@ -1,5 +1,11 @@
 //! What a session knows of its transaction.
 
+use std::panic::Location;
+
+use tokio::time::Instant;
+
+use super::limits::Limit;
+use super::options::SessionOptions;
 use crate::error::{Error, ErrorKind};
 use crate::source::Lease;
 
@@ -24,16 +30,48 @@ pub(super) struct Open {
     pub(super) in_flight: bool,
     /// The first error that the server answered with, if it has not been rolled back since.
     pub(super) failed: Option<Failure>,
+    /// The line that borrowed the connection.
+    pub(super) place: &'static Location<'static>,
+    /// Where in the wire's record the transaction begins.
+    pub(super) mark: usize,
+    /// When the transaction has to be over.
+    ends: Option<Instant>,
+    /// When the statement that runs, or ran last, is given up.
+    pub(super) limit: Option<Limit>,
 }
 
 impl Open {
-    pub(super) fn new(lease: Lease) -> Self {
+    pub(super) fn new(lease: Lease, place: &'static Location<'static>) -> Self {
+        let mark = lease.connection.wire().mark();
         Self {
             lease,
             begun: false,
             in_flight: false,
             failed: None,
+            place,
+            mark,
+            ends: None,
+            limit: None,
         }
+    }
+
+    /// Sets the limit of a statement that starts now.
+    ///
+    /// Fails if the transaction's time is over.
+    pub(super) fn start_clock(&mut self, options: SessionOptions) -> Result<(), Error> {
+        if options.statement_timeout.is_none() && options.transaction_timeout.is_none() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let in_transaction = !options.is_alone();
+        if in_transaction && !self.begun {
+            self.ends = options
+                .transaction_timeout
+                .filter(|limit| !limit.is_zero())
+                .and_then(|limit| now.checked_add(limit));
+        }
+        self.limit = Limit::of_statement(options, in_transaction, self.ends, now);
+        Limit::check(self.limit, now)
     }
 
     /// Why the transaction takes no more statements, if it does not.
@@ -51,11 +89,18 @@ impl Open {
 
 /// The failure that made a transaction useless, kept to be named later.
 #[derive(Debug)]
-pub(super) struct Failure(String);
+pub(super) struct Failure {
+    text: String,
+    /// Whether the transaction lost against another one, so that it can be tried again.
+    pub(super) is_conflict: bool,
+}
 
 impl Failure {
     pub(super) fn of(error: &Error) -> Self {
-        Self(error.to_string())
+        Self {
+            text: error.to_string(),
+            is_conflict: error.kind() == ErrorKind::Serialization,
+        }
     }
 
     /// What a statement or a commit gets after the failure.
@@ -65,7 +110,7 @@ impl Failure {
             format!(
                 "the transaction failed earlier and can only be rolled back (25P02); its first failure \
                  was: {}",
-                self.0
+                self.text
             ),
         )
     }

@@ -11,7 +11,7 @@ use crate::support::{Lending, SOON, builder, count, database};
 const DELAY: Duration = Duration::from_millis(5);
 
 /// An engine of one connection behind a proxy, and the proxy.
-async fn behind_a_proxy(db: &testbed::TestDatabase) -> (Engine, Proxy) {
+pub(crate) async fn behind_a_proxy(db: &testbed::TestDatabase) -> (Engine, Proxy) {
     let proxy = db.node().proxy().await.expect("a proxy");
     proxy.set_delay(DELAY);
     let engine = builder(&proxy.url_for(db.name()))
@@ -23,7 +23,7 @@ async fn behind_a_proxy(db: &testbed::TestDatabase) -> (Engine, Proxy) {
 }
 
 /// How many round trips something takes.
-async fn trips<T>(proxy: &Proxy, work: impl Future<Output = T>) -> (u64, T) {
+pub(crate) async fn trips<T>(proxy: &Proxy, work: impl Future<Output = T>) -> (u64, T) {
     let before = proxy.round_trips();
     let done = work.await;
     (proxy.round_trips() - before, done)
