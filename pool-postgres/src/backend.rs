@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pool_core::{Backend, Failure, Health, When};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,15 +10,15 @@ use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, SimpleQueryMessage};
 
 use crate::address::{EngineOptions, Place, SslMode, Target, TargetSessionAttrs};
-use crate::connection::PgConnection;
+use crate::conduct::Conduct;
+use crate::connection::{PgConnection, Way};
 use crate::dial::{Encryption, Shaken, attempts, dial};
 use crate::error::{Error, ErrorKind};
 use crate::listen::Inbox;
+use crate::reset::ResetPolicy;
+use crate::statements::{Schema, Statements};
 use crate::tally::Tally;
 use crate::wire::{Recorded, Wire};
-
-/// How long a returned connection gets to finish what it is at by itself, before that is cancelled.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Opens, checks, cleans and closes connections to one database.
 pub struct PgBackend {
@@ -27,15 +26,19 @@ pub struct PgBackend {
     /// Where notifications go; without one they are dropped.
     inbox: Option<Inbox>,
     tally: Arc<Tally>,
+    conduct: Arc<Conduct>,
+    schema: Arc<Schema>,
 }
 
 impl PgBackend {
     /// Fills in what the options leave open, from the environment.
-    pub(crate) fn new(options: EngineOptions) -> Result<Self, Error> {
+    pub(crate) fn new(options: EngineOptions, conduct: Conduct) -> Result<Self, Error> {
         Ok(Self {
             target: Arc::new(Target::new(options)?),
             inbox: None,
             tally: Arc::default(),
+            conduct: Arc::new(conduct),
+            schema: Arc::default(),
         })
     }
 
@@ -45,6 +48,8 @@ impl PgBackend {
             target: Arc::clone(&self.target),
             inbox: Some(inbox),
             tally: Arc::clone(&self.tally),
+            conduct: Arc::clone(&self.conduct),
+            schema: Arc::clone(&self.schema),
         }
     }
 
@@ -121,28 +126,33 @@ impl PgBackend {
 
     async fn log_in(&self, place: &Place, encryption: Encryption) -> Result<PgConnection, Error> {
         let channel = dial(&self.target, place, encryption).await?;
-        let wire = Arc::new(Wire::new());
+        let wire = Arc::new(Wire::new(self.conduct.longest_message));
         let stream = Recorded::new(channel, Arc::clone(&wire));
         let (client, connection) = self
             .target
             .login
             .connect_raw(stream, Shaken)
             .await
-            .map_err(|error| Error::from(error).with_node(place.to_string()))?;
+            .map_err(|error| Error::at_start(error).with_node(place.to_string()))?;
         let (present, gone) = watch::channel(());
-        let inbox = self.inbox.clone();
+        let (inbox, record) = (self.inbox.clone(), Arc::clone(&wire));
         let task = tokio::spawn(async move {
-            drive(connection, inbox).await;
+            drive(connection, inbox, &record).await;
             drop(present);
         });
-        let target = Arc::clone(&self.target);
+        let statements = Statements::new(self.conduct.statements, Arc::clone(&self.schema));
+        let way = Way {
+            target: Arc::clone(&self.target),
+            place: place.clone(),
+            encryption,
+        };
         Ok(PgConnection::new(
             client,
             wire,
             (task, gone),
-            target,
-            place.clone(),
-            encryption,
+            way,
+            Arc::clone(&self.conduct),
+            statements,
             Arc::clone(&self.tally),
         ))
     }
@@ -152,6 +162,7 @@ impl PgBackend {
 async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     mut connection: tokio_postgres::Connection<S, S>,
     inbox: Option<Inbox>,
+    record: &Wire,
 ) {
     loop {
         match poll_fn(|cx| connection.poll_message(cx)).await {
@@ -163,6 +174,8 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 tracing::debug!(%error, "a connection broke");
+                // On record before the connection is dropped, which tells those who wait for answers.
+                record.ends(|| Error::from(error));
                 return;
             }
             None => return,
@@ -180,10 +193,15 @@ async fn check_attrs(
         return Ok(());
     }
     let sql = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
-    let answer = connection.driver().simple_query(sql).await?;
+    let answer = connection.driver().simple_query(sql).await;
+    let answer = answer.map_err(|error| connection.fault(error))?;
     connection.settled();
+    connection.is_clean();
     let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((row.get(0) == Some("t"), row.get(1) == Some("on"))),
+        SimpleQueryMessage::Row(row) => Some((
+            row.try_get(0).ok()? == Some("t"),
+            row.try_get(1).ok()? == Some("on"),
+        )),
         _ => None,
     });
     let (in_recovery, read_only) = row.unwrap_or((true, true));
@@ -224,54 +242,41 @@ impl Backend for PgBackend {
             // What ended this one may have ended all of its age.
             return Health::Generation;
         }
-        if when == When::Checkout || conn.has_ended() {
+        if when == When::Checkout {
             return Health::Good;
         }
-        if conn.is_unsettled() {
-            return Health::NeedsReset;
+        let ended = conn.has_ended();
+        let at_rest = ended || !conn.is_unsettled();
+        match self.conduct.reset {
+            ResetPolicy::Rollback if !at_rest => Health::NeedsReset,
+            ResetPolicy::Rollback => {
+                if !ended && conn.is_in_transaction() {
+                    // Queued, and not waited for: its answer comes before the next borrower's first.
+                    conn.queue("ROLLBACK");
+                }
+                Health::Good
+            }
+            // There the reset closes it.
+            ResetPolicy::None if ended || (at_rest && !conn.is_in_transaction()) => Health::Good,
+            ResetPolicy::Full | ResetPolicy::Custom(_) if conn.is_untouched() => Health::Good,
+            _ => Health::NeedsReset,
         }
-        if conn.is_in_transaction() {
-            // Queued, and not waited for: its answer comes before the next borrower's first.
-            conn.queue("ROLLBACK");
-        }
-        Health::Good
     }
 
     async fn ping(&self, conn: &mut PgConnection) -> Result<(), Error> {
-        conn.driver().simple_query("").await?;
+        let untouched = conn.is_untouched();
+        let answer = conn.driver().simple_query("").await;
+        answer.map_err(|error| conn.fault(error))?;
         conn.settled();
+        if untouched {
+            conn.is_clean();
+        }
         Ok(())
     }
 
-    /// Brings a connection to rest: waits for what it is at, cancels that if it takes long, rolls back.
+    /// Brings a connection to rest and does what the [`ResetPolicy`] says; all of it acknowledged.
     async fn reset(&self, conn: &mut PgConnection) -> Result<(), Error> {
-        // An empty query is answered when all before it has been.
-        let at_rest = timeout(PATIENCE, conn.driver().simple_query("")).await;
-        if at_rest.is_err() {
-            conn.cancel().await?;
-        }
-        // The first may be struck by the cancel itself; after the second nothing of it is left.
-        for _ in 0..2 {
-            match conn.driver().simple_query("").await.map_err(Error::from) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Cancelled => {}
-                Err(error) => return Err(error),
-            }
-            if at_rest.is_ok() {
-                break;
-            }
-        }
-        if conn.is_in_transaction() {
-            conn.driver().simple_query("ROLLBACK").await?;
-        }
-        conn.settled();
-        if conn.is_in_transaction() || conn.is_unsettled() {
-            return Err(Error::new(
-                ErrorKind::ConnectionLost,
-                "the connection did not come to rest",
-            ));
-        }
-        Ok(())
+        crate::reset::reset(conn).await
     }
 
     async fn close(&self, conn: PgConnection) {

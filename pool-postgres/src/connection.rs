@@ -1,26 +1,22 @@
 //! One connection: the driver's client, the record of its wire, and its prepared statements.
 
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::FutureExt;
-use lru::LruCache;
-use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Statement};
 
 use crate::address::{Place, Target};
+use crate::conduct::Conduct;
 use crate::dial::{Encryption, dial};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Outcome};
+use crate::statements::{Stamp, Statements};
 use crate::tally::Tally;
 use crate::wire::{TransactionStatus, Wire};
-
-/// How many prepared statements a connection keeps.
-const STATEMENTS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 /// The message that asks a server to cancel what a connection is doing begins so.
 const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
@@ -28,24 +24,32 @@ const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
 /// A connection to a PostgreSQL server.
 ///
 /// It comes out of the pool by [`Engine::connect`](crate::Engine::connect), and its client is the driver's own.
-/// It goes back as it is: an open transaction is rolled back, a statement that still runs is cancelled, and
-/// settings, temporary tables and the like stay (say `DISCARD ALL` where that matters).
+/// At its return an open transaction is rolled back and a statement that still runs is cancelled. What becomes of
+/// settings, temporary tables and the like is for the [`ResetPolicy`](crate::ResetPolicy) to say.
 pub struct PgConnection {
     client: Client,
     wire: Arc<Wire>,
-    statements: Mutex<LruCache<Box<str>, Statement>>,
+    statements: Statements,
+    conduct: Arc<Conduct>,
     /// Something may be queued with the driver whose answer nobody has seen.
     unsettled: AtomicBool,
     /// Its transaction's end is queued and need not be waited for.
     ended: AtomicBool,
+    /// How many requests had been written when it was last as new.
+    clean_at: AtomicU64,
     /// The task that moves bytes between client and server.
     task: JoinHandle<()>,
     /// Its sender goes with the task.
     gone: watch::Receiver<()>,
-    target: Arc<Target>,
-    place: Place,
-    encryption: Encryption,
+    way: Way,
     tally: Arc<Tally>,
+}
+
+/// How the server was reached, for the cancel requests that go the same way.
+pub(crate) struct Way {
+    pub(crate) target: Arc<Target>,
+    pub(crate) place: Place,
+    pub(crate) encryption: Encryption,
 }
 
 impl PgConnection {
@@ -53,22 +57,22 @@ impl PgConnection {
         client: Client,
         wire: Arc<Wire>,
         (task, gone): (JoinHandle<()>, watch::Receiver<()>),
-        target: Arc<Target>,
-        place: Place,
-        encryption: Encryption,
+        way: Way,
+        conduct: Arc<Conduct>,
+        statements: Statements,
         tally: Arc<Tally>,
     ) -> Self {
         Self {
             client,
+            clean_at: AtomicU64::new(wire.written()),
             wire,
-            statements: Mutex::new(LruCache::new(STATEMENTS)),
+            statements,
+            conduct,
             unsettled: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             task,
             gone,
-            target,
-            place,
-            encryption,
+            way,
             tally,
         }
     }
@@ -138,9 +142,13 @@ impl PgConnection {
         &self.wire
     }
 
+    pub(crate) fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
     /// The statement, if it is prepared already.
     pub(crate) fn cached(&self, sql: &str) -> Option<Statement> {
-        self.statements.lock().get(sql).cloned()
+        self.statements.get(self.stamp(), sql)
     }
 
     /// Prepares a statement, or finds it prepared.
@@ -152,16 +160,83 @@ impl PgConnection {
         if let Some(statement) = self.cached(sql) {
             return Ok(statement);
         }
-        let statement = self.driver().prepare(sql).await?;
-        let evicted = self.statements.lock().push(sql.into(), statement.clone());
-        drop(evicted); // Without the lock: the driver tells the server.
+        let before = self.stamp();
+        let statement = self.prepare_once(sql).await?;
+        self.statements.keep(before, self.stamp(), sql, &statement);
         Ok(statement)
     }
 
-    /// Drops a prepared statement that no longer fits.
-    pub(crate) fn forget(&self, sql: &str) {
-        let forgotten = self.statements.lock().pop(sql);
-        drop(forgotten);
+    /// Prepares a statement for a single use: the cache stays as it is.
+    ///
+    /// # Cancel safety
+    /// As [`prepare`](Self::prepare).
+    pub(crate) async fn prepare_once(&self, sql: &str) -> Result<Statement, Error> {
+        let preparing = self.statements.preparing();
+        let answer = self.driver().prepare(sql).await;
+        preparing.answered();
+        // Nothing was executed, whatever became of the connection.
+        answer.map_err(|error| {
+            let error = self.fault(error);
+            match error.kind() {
+                ErrorKind::ConnectionLost => error.with_outcome(Outcome::NotSent),
+                _ => error,
+            }
+        })
+    }
+
+    /// Takes note of a prepared statement that no longer fits, or is gone.
+    pub(crate) fn forget(&self, error: &Error) {
+        if error.sqlstate() == Some("26000") {
+            self.statements.are_gone();
+        } else {
+            self.statements.are_stale();
+            self.client.clear_type_cache();
+        }
+    }
+
+    pub(crate) fn statements(&self) -> &Statements {
+        &self.statements
+    }
+
+    /// This moment in what takes prepared statements away.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.statements.stamp(self.wire.cleared())
+    }
+
+    /// What an error of the driver's means here; says why the connection ended, where that is known.
+    pub(crate) fn fault(&self, error: tokio_postgres::Error) -> Error {
+        self.explain(Error::from(error))
+    }
+
+    /// Adds to the loss of this connection why it was lost, and that nothing was sent where nothing was.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        let bare = error.kind() == ErrorKind::ConnectionLost && error.sqlstate().is_none();
+        if !bare || !self.is_closed() {
+            return error;
+        }
+        let error = match self.wire.end() {
+            Some(end) => {
+                Error::from_source(ErrorKind::ConnectionLost, "the connection has ended", end)
+            }
+            None => error,
+        };
+        // All that ever went out has been answered, so what got no answer did not go out.
+        if self.wire.unanswered() == 0 {
+            return error.with_outcome(Outcome::NotSent);
+        }
+        error
+    }
+
+    /// Whether nothing was asked of the server since it was as new.
+    pub(crate) fn is_untouched(&self) -> bool {
+        // Ordering: Relaxed, as in `unsettle`.
+        !self.is_unsettled() && self.clean_at.load(Ordering::Relaxed) == self.wire.written()
+    }
+
+    /// Says that it is as new.
+    pub(crate) fn is_clean(&self) {
+        // Ordering: Relaxed, as in `unsettle`.
+        self.clean_at.store(self.wire.written(), Ordering::Relaxed);
     }
 
     /// Queues a simple query and does not wait. Its answers come before those to whatever is sent next.
@@ -205,7 +280,8 @@ impl PgConnection {
             &secret.to_be_bytes(),
         ]
         .concat();
-        let mut channel = dial(&self.target, &self.place, self.encryption).await?;
+        let way = &self.way;
+        let mut channel = dial(&way.target, &way.place, way.encryption).await?;
         let lost =
             |cause| Error::from_source(ErrorKind::Connect, "the cancel request broke", cause);
         channel.write_all(&request).await.map_err(lost)?;
@@ -248,7 +324,7 @@ impl Drop for AbortOnDrop {
 impl fmt::Debug for PgConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PgConnection")
-            .field("place", &self.place)
+            .field("place", &self.way.place)
             .field("process_id", &self.process_id())
             .field("closed", &self.is_closed())
             .finish_non_exhaustive()

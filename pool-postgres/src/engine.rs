@@ -213,6 +213,8 @@ impl Engine {
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
         let mut connection = self.pool.get_at(place).await?;
+        let shown = connection.conduct().show_parameters.then_some(params);
+        let about = |error: Error| error.with_statement(sql, shown);
         let mut tried = false;
         let rows = loop {
             let statement = match connection.cached(sql) {
@@ -226,7 +228,7 @@ impl Engine {
                         connection = self.pool.get_at(place).await?;
                         continue;
                     }
-                    Err(error) => return Err(noted(&mut connection, error)),
+                    Err(error) => return Err(about(noted(&mut connection, error))),
                 },
             };
             let driver = connection.driver();
@@ -239,9 +241,9 @@ impl Engine {
                 // Refused before it ran: prepare it anew.
                 Err(error) if is_stale(&error) && !tried => {
                     tried = true;
-                    connection.forget(sql);
+                    connection.forget(&error);
                 }
-                Err(error) => return Err(noted(&mut connection, error)),
+                Err(error) => return Err(about(noted(&mut connection, error))),
             }
         };
         match read(rows).await {
@@ -249,13 +251,14 @@ impl Engine {
                 connection.settled();
                 Ok(value)
             }
-            Err(error) => Err(noted(&mut connection, Error::from(error))),
+            Err(error) => Err(about(noted(&mut connection, Error::from(error)))),
         }
     }
 }
 
 /// Tells the pool of an error that may say something about other connections.
 fn noted(connection: &mut PooledConnection<'_, PgBackend>, error: Error) -> Error {
+    let error = connection.explain(error);
     if error.connection_is_good() {
         connection.settled();
     } else {

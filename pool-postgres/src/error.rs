@@ -1,11 +1,16 @@
 //! Why something failed: one opaque type, with what a caller needs to decide what to do next.
 
+mod from;
+mod statement;
+
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use pool_core::{ConnectError, GetError};
+use tokio_postgres::types::ToSql;
+
+use statement::Statement;
 
 /// What kind of thing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,8 +42,24 @@ pub enum ErrorKind {
     PoolClosed,
     /// Opening connections keeps failing, so the pool refuses until a probe succeeds.
     PoolDown,
-    /// The server rejected the statement.
+    /// The server rejected the statement as it is written: its syntax, a name, a type, where it stands.
     Statement,
+    /// A value does not fit: out of range, malformed, null where none may be, divided by zero (classes 21, 22).
+    Data,
+    /// A constraint would be violated: unique, foreign key, check, not null, exclusion (class 23).
+    Constraint,
+    /// The user may not do that (42501).
+    Permission,
+    /// A lock or an object is not to be had now (55P03, 55006).
+    Busy,
+    /// A prepared statement no longer fits its tables, or is gone; begun anew it is prepared anew.
+    Stale,
+    /// The server has run out of something: memory, disk, a limit (classes 53, 54).
+    Resources,
+    /// A function or a trigger raised it (class P0, and those of other languages).
+    Raised,
+    /// The server itself is at fault: an internal error, a file, a configuration (classes 58, F0, XX).
+    Server,
     /// A parameter does not fit its Rust type, or there are too many or too few.
     Parameter,
     /// A row does not fit the Rust type that it was to be read as; the statement has run.
@@ -84,7 +105,17 @@ pub enum Outcome {
 /// Why something failed.
 ///
 /// `Display` gives facts in one line, without the cause ([`source`](StdError::source) has that) and without
-/// parameters or passwords. The alternate form (`{:#}`) adds the server's detail and hint. Cheap to clone.
+/// parameters or passwords. The alternate form (`{:#}`) adds lines: the server's detail and hint, and the
+/// statement with a caret under the place that the server points to:
+///
+/// ```text
+/// column "nmae" does not exist (42703)
+///   line 1: SELECT nmae FROM users WHERE id = $1
+///                  ^
+///   hint: Perhaps you meant to reference the column "users.name".
+/// ```
+///
+/// Which SQLSTATE is of which kind, and what to do about it, is in `docs/errors.md`. Cheap to clone.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -96,15 +127,22 @@ struct Inner {
     server: Option<Server>,
     /// Whether the connection that it came over (if any) can be used again.
     fit: bool,
+    outcome: Outcome,
+    statement: Option<Statement>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// What the server said.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Server {
     code: String,
     detail: Option<String>,
     hint: Option<String>,
+    /// Where in the statement, in characters, from one.
+    position: Option<u32>,
+    constraint: Option<String>,
+    table: Option<String>,
+    column: Option<String>,
 }
 
 impl Error {
@@ -116,6 +154,8 @@ impl Error {
             node: None,
             server: None,
             fit: !is_loss(kind),
+            outcome: outcome_of(kind),
+            statement: None,
             source: None,
         }))
     }
@@ -131,6 +171,7 @@ impl Error {
         // What the server said, and what became of the connection, hold for whoever passes the error on.
         if let Some(ours) = (&cause as &dyn Any).downcast_ref::<Self>() {
             inner.server.clone_from(&ours.0.server);
+            inner.statement.clone_from(&ours.0.statement);
             inner.fit &= ours.0.fit;
         }
         inner.source = Some(Arc::new(cause));
@@ -154,6 +195,29 @@ impl Error {
         self
     }
 
+    /// The same error with another outcome, where more is known than its kind tells.
+    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.inner().outcome = outcome;
+        self
+    }
+
+    /// The same error about this statement, unless it is about one already or about none.
+    ///
+    /// The parameters go along only where the engine
+    /// [shows them](crate::EngineBuilder::show_parameters).
+    pub(crate) fn with_statement(
+        mut self,
+        sql: &str,
+        parameters: Option<&[&(dyn ToSql + Sync)]>,
+    ) -> Self {
+        if self.0.statement.is_none() && is_about_a_statement(&self.0) {
+            let mut statement = Statement::new(sql, self.position());
+            statement.parameters = parameters.map(|values| format!("{values:?}").into());
+            self.inner().statement = Some(statement);
+        }
+        self
+    }
+
     fn inner(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.0)
     }
@@ -170,18 +234,43 @@ impl Error {
 
     /// The server's detail. It may hold values of the row that was refused.
     pub fn detail(&self) -> Option<&str> {
-        self.0
-            .server
-            .as_ref()
-            .and_then(|server| server.detail.as_deref())
+        self.0.server.as_ref()?.detail.as_deref()
     }
 
     /// The server's hint.
     pub fn hint(&self) -> Option<&str> {
-        self.0
-            .server
-            .as_ref()
-            .and_then(|server| server.hint.as_deref())
+        self.0.server.as_ref()?.hint.as_deref()
+    }
+
+    /// Where in the statement the server found it: a number of characters, the first being 1.
+    pub fn position(&self) -> Option<u32> {
+        self.0.server.as_ref()?.position
+    }
+
+    /// The constraint that would be violated.
+    pub fn constraint(&self) -> Option<&str> {
+        self.0.server.as_ref()?.constraint.as_deref()
+    }
+
+    /// The table that it is about, where the server names one.
+    pub fn table(&self) -> Option<&str> {
+        self.0.server.as_ref()?.table.as_deref()
+    }
+
+    /// The column that it is about, where the server names one.
+    pub fn column(&self) -> Option<&str> {
+        self.0.server.as_ref()?.column.as_deref()
+    }
+
+    /// The beginning of the statement that failed: up to 240 characters, and fewer where it names a password.
+    pub fn statement(&self) -> Option<&str> {
+        Some(&self.0.statement.as_ref()?.text)
+    }
+
+    /// The statement's parameters, as Rust shows them; only where the engine was told to
+    /// [show them](crate::EngineBuilder::show_parameters).
+    pub fn parameters(&self) -> Option<&str> {
+        self.0.statement.as_ref()?.parameters.as_deref()
     }
 
     /// The node that it came from, where there are several.
@@ -194,16 +283,19 @@ impl Error {
     /// Only of what is known not to have happened: an unknown outcome is never retryable.
     pub fn is_retryable(&self) -> bool {
         use ErrorKind as K;
-        matches!(
-            self.0.kind,
+        match self.0.kind {
             K::Connect
-                | K::TooManyConnections
-                | K::PoolTimeout
-                | K::PoolOverload
-                | K::PoolSuspended
-                | K::PoolDown
-                | K::Serialization
-        )
+            | K::TooManyConnections
+            | K::PoolTimeout
+            | K::PoolOverload
+            | K::PoolSuspended
+            | K::PoolDown
+            | K::Serialization
+            | K::Busy
+            | K::Stale => true,
+            K::ConnectionLost => matches!(self.0.outcome, Outcome::NotSent | Outcome::NotApplied),
+            _ => false,
+        }
     }
 
     /// Whether the connection that it came over can be used again.
@@ -212,17 +304,43 @@ impl Error {
     }
 
     /// Whether what was asked for has happened.
+    ///
+    /// Of a statement in a transaction that was lost it is [`NotApplied`](Outcome::NotApplied): the server rolls
+    /// back what is not committed.
     pub fn outcome(&self) -> Outcome {
-        use ErrorKind as K;
-        match self.0.kind {
-            K::Statement | K::TransactionFailed | K::ReadOnly | K::Serialization | K::Cancelled => {
-                Outcome::NotApplied
-            }
-            K::OutcomeUnknown | K::ConnectionLost | K::Timeout => Outcome::Unknown,
-            K::RowCount | K::Row => Outcome::Applied,
-            _ => Outcome::NotSent,
-        }
+        self.0.outcome
     }
+}
+
+/// Whether what was asked for has happened, as far as an error's kind tells.
+fn outcome_of(kind: ErrorKind) -> Outcome {
+    use ErrorKind as K;
+    match kind {
+        K::Statement
+        | K::Data
+        | K::Constraint
+        | K::Permission
+        | K::Busy
+        | K::Stale
+        | K::Resources
+        | K::Raised
+        | K::Server
+        | K::TransactionFailed
+        | K::ReadOnly
+        | K::Serialization
+        | K::Cancelled => Outcome::NotApplied,
+        K::OutcomeUnknown | K::ConnectionLost | K::Timeout => Outcome::Unknown,
+        K::RowCount | K::Row => Outcome::Applied,
+        _ => Outcome::NotSent,
+    }
+}
+
+/// Whether a statement has a part in it: none has where no connection was to be had.
+fn is_about_a_statement(inner: &Inner) -> bool {
+    use ErrorKind as K;
+    inner.server.is_some()
+        || inner.outcome != Outcome::NotSent
+        || matches!(inner.kind, K::Parameter | K::ConnectionLost)
 }
 
 /// Whether an error of this kind leaves no usable connection.
@@ -241,132 +359,36 @@ fn is_loss(kind: ErrorKind) -> bool {
     )
 }
 
-fn kind_of(code: &str) -> ErrorKind {
-    use ErrorKind as K;
-    match code {
-        "28P01" | "28000" => K::Authentication,
-        "3D000" => K::NoSuchDatabase,
-        "53300" => K::TooManyConnections,
-        "57P03" => K::Connect,
-        "25P02" => K::TransactionFailed,
-        "25006" => K::ReadOnly,
-        "40001" | "40P01" => K::Serialization,
-        "57014" => K::Cancelled,
-        "25P03" | "25P04" | "57P01" | "57P02" | "57P04" | "57P05" => K::ConnectionLost,
-        code if code.starts_with("08") => K::ConnectionLost,
-        _ => K::Statement,
-    }
-}
-
-impl From<tokio_postgres::Error> for Error {
-    fn from(error: tokio_postgres::Error) -> Self {
-        if let Some(server) = error.as_db_error() {
-            let code = server.code().code().to_owned();
-            let ends = matches!(server.severity(), "FATAL" | "PANIC");
-            let kind = kind_of(&code);
-            let mut ours = Self::new(kind, format!("{} ({code})", server.message()));
-            let inner = ours.inner();
-            inner.fit = !ends && !is_loss(kind);
-            inner.server = Some(Server {
-                code,
-                detail: server.detail().map(str::to_owned),
-                hint: server.hint().map(str::to_owned),
-            });
-            return ours;
-        }
-        let closed = error.is_closed();
-        // The driver's text is "what: cause"; the cause goes on as the cause.
-        let text = error.to_string();
-        let what = text.split(": ").next().unwrap_or(&text).to_owned();
-        let parameter = [
-            "error serializing parameter",
-            "error deserializing",
-            "expected ",
-            "invalid column",
-        ];
-        let (kind, message) = if parameter.iter().any(|start| what.starts_with(start)) {
-            (ErrorKind::Parameter, what)
-        } else if what.starts_with("query returned an unexpected number of rows") {
-            (ErrorKind::RowCount, what)
-        } else if what.starts_with("authentication error") {
-            (ErrorKind::Authentication, what)
-        } else if what.starts_with("invalid configuration") {
-            // All else was looked at before: only a password can be missing now.
-            (
-                ErrorKind::Authentication,
-                "the server asks for a password, and none was given: put it in the URL, in the builder's \
-                 `password`, or in PGPASSWORD"
-                    .to_owned(),
-            )
-        } else if what.starts_with("error performing TLS handshake") {
-            (ErrorKind::Tls, what)
-        } else if closed {
-            (
-                ErrorKind::ConnectionLost,
-                "the connection was closed".to_owned(),
-            )
-        } else {
-            (
-                ErrorKind::ConnectionLost,
-                format!("the connection broke: {what}"),
-            )
-        };
-        let mut ours = Self::new(kind, message);
-        if let Some(cause) = error.into_source() {
-            ours.inner().source = Some(Arc::from(cause));
-        }
-        ours
-    }
-}
-
-impl From<GetError<Error>> for Error {
-    fn from(error: GetError<Error>) -> Self {
-        let message = error.to_string();
-        let backend = |cause: Option<&Arc<Error>>| -> Option<Arc<dyn StdError + Send + Sync>> {
-            Some(Arc::clone(cause?) as _)
-        };
-        let (kind, cause) = match error {
-            // The connection's own error says all there is to say.
-            GetError::Connect(ConnectError::Backend(cause)) | GetError::Ping(cause) => {
-                return Self::clone(&cause);
-            }
-            GetError::TimedOut(timed_out) => {
-                let cause = timed_out.last_connect_error.as_ref();
-                let cause = backend(cause.and_then(ConnectError::backend_error));
-                (ErrorKind::PoolTimeout, cause)
-            }
-            GetError::Down { cause, .. } => (ErrorKind::PoolDown, backend(cause.backend_error())),
-            GetError::QueueFull { .. } | GetError::Shed { .. } => (ErrorKind::PoolOverload, None),
-            GetError::Suspended { .. } => (ErrorKind::PoolSuspended, None),
-            GetError::Refused(cause) => (ErrorKind::Hook, cause),
-            GetError::Connect(ConnectError::Hook(cause)) => (ErrorKind::Hook, Some(cause)),
-            GetError::Closed => (ErrorKind::PoolClosed, None),
-            GetError::NoRuntime => (ErrorKind::Usage, None),
-            _ => (ErrorKind::Connect, None),
-        };
-        let mut ours = Self::new(kind, message);
-        if let Some(cause) = cause {
-            ours.inner().source = Some(cause);
-        }
-        ours
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(node) = &self.0.node {
             write!(f, "{node}: ")?;
         }
         f.write_str(&self.0.message)?;
-        if f.alternate()
-            && let Some(server) = &self.0.server
-        {
-            if let Some(detail) = &server.detail {
-                write!(f, "; detail: {detail}")?;
+        if f.alternate() {
+            self.write_more(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error {
+    /// What the alternate form adds.
+    fn write_more(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(statement) = &self.0.statement {
+            let shown = statement.caret.as_ref().unwrap_or(&statement.text);
+            for line in shown.lines() {
+                write!(f, "\n  {line}")?;
             }
-            if let Some(hint) = &server.hint {
-                write!(f, "; hint: {hint}")?;
+            if let Some(parameters) = &statement.parameters {
+                write!(f, "\n  parameters: {parameters}")?;
             }
+        }
+        if let Some(detail) = self.detail() {
+            write!(f, "\n  detail: {detail}")?;
+        }
+        if let Some(hint) = self.hint() {
+            write!(f, "\n  hint: {hint}")?;
         }
         Ok(())
     }

@@ -40,6 +40,7 @@
 mod address;
 mod backend;
 mod committed;
+mod conduct;
 mod connection;
 mod copy;
 mod dial;
@@ -49,11 +50,14 @@ mod factory;
 mod listen;
 mod lock;
 mod params;
+mod reset;
 mod retry;
 mod row;
 mod session;
 mod shared;
 mod source;
+mod sqlstate;
+mod statements;
 mod stream;
 mod tally;
 mod test_transaction;
@@ -89,6 +93,7 @@ pub use address::{EngineOptions, SslMode, TargetSessionAttrs};
 pub use backend::PgBackend;
 pub use connection::PgConnection;
 pub use error::{Error, ErrorKind, Outcome};
+pub use reset::ResetPolicy;
 
 /// For the macros of this crate.
 #[doc(hidden)]

@@ -1,30 +1,46 @@
 //! What went over a connection, recorded as it passes.
 //!
-//! The driver hides the transaction status, the tags of finished commands and the request that a notice belongs
-//! to. [`Recorded`] stands between the driver and the stream (above TLS), follows the frames of both
-//! directions by their headers, and keeps what we need in a [`Wire`]. Row data is skipped, not copied.
+//! The driver hides the transaction status, the tags of finished commands, the request that a notice belongs to
+//! and why a connection ended. [`Recorded`] stands between the driver and the stream (above TLS), follows the
+//! frames of both directions by their headers, and keeps what we need in a [`Wire`]. Row data is skipped, not
+//! copied.
 //!
 //! # Requests
 //! Each `Query` and each `Sync` that was written is answered by one `ReadyForQuery`, in order. So nothing is
 //! under way when as many came back as went out. What the driver has queued and not written yet is not
-//! counted: see [`PgConnection::settled`](crate::connection::PgConnection::settled).
+//! counted: see [`PgConnection::settled`](crate::connection::PgConnection::settled). One exception: a server that
+//! waits for the data of a `COPY` swallows the `Sync` that came with the statement.
+//!
+//! # Servers that lie
+//! Everything is bounded before the driver sees it: the length of a frame, all that comes before the first
+//! `ReadyForQuery`, the names of parameters, the work that a password's proof asks for. What does not fit is an
+//! error of the stream, which ends the connection.
+
+mod events;
+mod frames;
 
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
-/// A frame longer than this is no answer of a PostgreSQL server: it sends none above 1 GiB.
-const LONGEST_FRAME: u32 = 1 << 30;
-/// How much of a frame that we read is kept: more than any tag or notice code needs.
-const KEPT: usize = 1024;
-/// How many tags and notices are remembered.
-const REMEMBERED: usize = 128;
+use crate::error::{Error, ErrorKind};
+use crate::statements;
+use events::{Code, Event, Events, Since, Tag};
+use frames::{Frames, KEPT};
+
+/// How much a server may say before it is ready: its parameters and a notice or two take 2 KiB.
+const START_UP: u64 = 256 * 1024;
+/// How many parameters a server may report: PostgreSQL has 14.
+const PARAMETERS: usize = 256;
+/// How often a server may have a password hashed: PostgreSQL asks for 4,096. A million take half a second.
+const ITERATIONS: u64 = 1_000_000;
 
 /// Where the server stands, as of its last `ReadyForQuery`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,151 +51,198 @@ pub(crate) enum TransactionStatus {
 }
 
 /// The record of one connection.
-pub(crate) struct Wire(Mutex<Record>);
+pub(crate) struct Wire {
+    record: Mutex<Record>,
+    /// Raised by each command that takes prepared statements away, or may have made them useless.
+    cleared: AtomicU64,
+    /// The longest frame that is taken from the server.
+    longest: usize,
+}
 
 struct Record {
     transaction: TransactionStatus,
     /// Requests written, and requests answered.
     written: u64,
     answered: u64,
-    /// Tags and notices, oldest first; the first is number `forgotten`.
-    events: VecDeque<Event>,
-    forgotten: usize,
+    /// Requests that a `COPY` has swallowed.
+    swallowed: u64,
+    /// Which of those written and not answered are simple queries, by their numbers.
+    simple: VecDeque<u64>,
+    events: Events,
     /// The process and the secret that a cancel request names.
     key: Option<(i32, i32)>,
     in_hot_standby: Option<bool>,
     server_version: Option<String>,
+    /// Bytes read before the server was ready.
+    start_up: u64,
+    /// Hashes of the names of the parameters that were reported.
+    parameters: Vec<u64>,
+    /// Why the connection ended.
+    end: Option<Error>,
     inbound: Frames,
     outbound: Frames,
 }
 
-enum Event {
-    Tag(String),
-    Notice(String),
-}
-
-/// What was recorded since a mark.
-#[derive(Debug, Default)]
-pub(crate) struct Since {
-    pub(crate) tags: Vec<String>,
-    /// SQLSTATEs of notices and warnings.
-    pub(crate) notices: Vec<String>,
-}
-
 impl Wire {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Record {
-            transaction: TransactionStatus::Idle,
-            // The start-up is answered by a ReadyForQuery too.
-            written: 1,
-            answered: 0,
-            events: VecDeque::new(),
-            forgotten: 0,
-            key: None,
-            in_hot_standby: None,
-            server_version: None,
-            inbound: Frames::typed(),
-            outbound: Frames::start_up(),
-        }))
+    /// The record of a new connection that takes frames of up to so many bytes.
+    pub(crate) fn new(longest: usize) -> Self {
+        Self {
+            record: Mutex::new(Record {
+                transaction: TransactionStatus::Idle,
+                // The start-up is answered by a ReadyForQuery too.
+                written: 1,
+                answered: 0,
+                swallowed: 0,
+                simple: VecDeque::new(),
+                events: Events::new(),
+                key: None,
+                in_hot_standby: None,
+                server_version: None,
+                start_up: 0,
+                parameters: Vec::new(),
+                end: None,
+                inbound: Frames::typed(),
+                outbound: Frames::start_up(),
+            }),
+            cleared: AtomicU64::new(0),
+            longest,
+        }
     }
 
     pub(crate) fn transaction(&self) -> TransactionStatus {
-        self.0.lock().transaction
+        self.record.lock().transaction
     }
 
     /// How many requests were written and not answered yet.
     pub(crate) fn unanswered(&self) -> u64 {
-        let record = self.0.lock();
-        record.written - record.answered
+        self.record.lock().unanswered()
+    }
+
+    /// How many requests were written so far, the start-up counted.
+    pub(crate) fn written(&self) -> u64 {
+        self.record.lock().written
     }
 
     /// A place in the record, for [`since`](Self::since).
     pub(crate) fn mark(&self) -> usize {
-        let record = self.0.lock();
-        record.forgotten + record.events.len()
+        self.record.lock().events.count()
     }
 
     /// What was recorded since then, as far as it is remembered.
     pub(crate) fn since(&self, mark: usize) -> Since {
-        let record = self.0.lock();
-        let mut since = Since::default();
-        for event in record
-            .events
-            .iter()
-            .skip(mark.saturating_sub(record.forgotten))
-        {
-            match event {
-                Event::Tag(tag) => since.tags.push(tag.clone()),
-                Event::Notice(code) => since.notices.push(code.clone()),
-            }
-        }
-        since
+        self.record.lock().events.since(mark)
+    }
+
+    /// How many commands so far took prepared statements away.
+    pub(crate) fn cleared(&self) -> u64 {
+        // Ordering: Relaxed; the answer that raised it reached whoever asks through the driver's channel.
+        self.cleared.load(Ordering::Relaxed)
     }
 
     pub(crate) fn key(&self) -> Option<(i32, i32)> {
-        self.0.lock().key
+        self.record.lock().key
     }
 
     pub(crate) fn in_hot_standby(&self) -> Option<bool> {
-        self.0.lock().in_hot_standby
+        self.record.lock().in_hot_standby
     }
 
     pub(crate) fn server_version(&self) -> Option<String> {
-        self.0.lock().server_version.clone()
+        self.record.lock().server_version.clone()
+    }
+
+    /// Why the connection ended, if it did and said so.
+    pub(crate) fn end(&self) -> Option<Error> {
+        self.record.lock().end.clone()
+    }
+
+    /// Takes note of why the connection ends; the first reason stays.
+    pub(crate) fn ends(&self, reason: impl FnOnce() -> Error) {
+        let mut record = self.record.lock();
+        if record.end.is_none() {
+            record.end = Some(reason());
+        }
     }
 
     fn wrote(&self, bytes: &[u8]) {
-        let record = &mut *self.0.lock();
-        let written = &mut record.written;
+        let record = &mut *self.record.lock();
+        let (written, simple) = (&mut record.written, &mut record.simple);
         // Frames that we write are as long as we make them.
         let _ = record.outbound.feed(
             bytes,
-            u32::MAX,
+            usize::MAX,
             |_| false,
             |kind, _| {
                 *written += u64::from(matches!(kind, b'Q' | b'S'));
+                if kind == b'Q' {
+                    simple.push_back(*written);
+                }
+                Ok(())
             },
         );
     }
 
     fn read(&self, bytes: &[u8]) -> io::Result<()> {
-        let record = &mut *self.0.lock();
+        let record = &mut *self.record.lock();
         let mut inbound = std::mem::replace(&mut record.inbound, Frames::typed());
-        let kept = |kind| matches!(kind, b'Z' | b'C' | b'N' | b'K' | b'S');
-        let fed = inbound.feed(bytes, LONGEST_FRAME, kept, |kind, body| {
-            record.came(kind, body);
+        let kept = |kind| matches!(kind, b'Z' | b'C' | b'N' | b'K' | b'S' | b'R' | b'E');
+        let fed = inbound.feed(bytes, self.longest, kept, |kind, body| {
+            record.came(kind, body, &self.cleared)
         });
         record.inbound = inbound;
         fed?;
-        if record.answered > record.written {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the server answered a request that was never made",
-            ));
+        if record.answered + record.swallowed > record.written {
+            return Err(lie("the server answered a request that was never made"));
+        }
+        if record.answered == 0 {
+            record.start_up += bytes.len() as u64;
+            if record.start_up > START_UP {
+                return Err(lie("the server talks on and on and is never ready"));
+            }
         }
         Ok(())
     }
 }
 
+fn lie(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
 impl Record {
-    fn came(&mut self, kind: u8, body: &[u8]) {
+    fn unanswered(&self) -> u64 {
+        // What is swallowed may still be on its way out.
+        self.written.saturating_sub(self.answered + self.swallowed)
+    }
+
+    fn came(&mut self, kind: u8, body: &[u8], cleared: &AtomicU64) -> io::Result<()> {
         match kind {
             b'Z' => {
                 self.answered += 1;
-                self.transaction = match body.first() {
-                    Some(b'T') => TransactionStatus::InTransaction,
-                    Some(b'E') => TransactionStatus::Failed,
-                    _ => TransactionStatus::Idle,
+                let number = self.answered + self.swallowed;
+                self.simple.pop_front_if(|first| *first <= number);
+                self.transaction = match body {
+                    [b'I'] => TransactionStatus::Idle,
+                    [b'T'] => TransactionStatus::InTransaction,
+                    [b'E'] => TransactionStatus::Failed,
+                    _ => return Err(lie("the server is in no state that there is")),
                 };
             }
-            // The driver has sent a Sync along with the COPY, which the server ignores while it copies in.
-            b'G' => self.written = self.written.saturating_sub(1),
-            b'C' => self.note(Event::Tag(text(body))),
+            b'C' => {
+                let tag = Tag::new(body);
+                if statements::are_cleared_by(tag.as_bytes()) {
+                    // Ordering: Relaxed, as in `cleared`.
+                    cleared.fetch_add(1, Ordering::Relaxed);
+                }
+                self.events.note(Event::Tag(tag));
+            }
             b'N' => {
-                let code = body
-                    .split(|byte| *byte == 0)
-                    .find(|field| field.first() == Some(&b'C'));
-                self.note(Event::Notice(text(code.map_or(&[], |field| &field[1..]))));
+                let code = field(body, b'C').unwrap_or_default();
+                self.events.note(Event::Notice(Code::new(code)));
+            }
+            b'E' if is_fatal(body) && self.end.is_none() => {
+                self.end = Some(Error::from_fields(|kind| {
+                    field(body, kind).map(String::from_utf8_lossy)
+                }));
             }
             b'K' => {
                 if let (Some(process), Some(secret)) = (
@@ -189,123 +252,87 @@ impl Record {
                     self.key = Some((i32::from_be_bytes(*process), i32::from_be_bytes(*secret)));
                 }
             }
-            b'S' => {
-                let mut parts = body.split(|byte| *byte == 0);
-                match (parts.next(), parts.next()) {
-                    (Some(b"in_hot_standby"), Some(value)) => {
-                        self.in_hot_standby = Some(value == b"on");
-                    }
-                    (Some(b"server_version"), Some(value)) => {
-                        self.server_version = Some(text(value));
-                    }
-                    _ => {}
+            b'G' => {
+                let number = self.answered + self.swallowed + 1;
+                if number <= self.written && self.simple.front() != Some(&number) {
+                    self.swallowed += 1;
                 }
             }
+            b'S' => self.reported(body)?,
+            b'R' => bearable(body)?,
             _ => {}
-        }
-    }
-
-    fn note(&mut self, event: Event) {
-        if self.events.len() == REMEMBERED {
-            self.events.pop_front();
-            self.forgotten += 1;
-        }
-        self.events.push_back(event);
-    }
-}
-
-/// A C string as text.
-fn text(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-/// Follows frames by their headers, over any split of the bytes.
-struct Frames {
-    /// The header so far: a type byte (unless it is the first message of all) and a length.
-    header: [u8; 5],
-    have: usize,
-    /// Whether the next frame has no type byte.
-    untyped: bool,
-    /// How much of the current frame's body is still to come.
-    body: u32,
-    in_body: bool,
-    kept: Vec<u8>,
-}
-
-impl Frames {
-    fn typed() -> Self {
-        Self {
-            header: [0; 5],
-            have: 0,
-            untyped: false,
-            body: 0,
-            in_body: false,
-            kept: Vec::new(),
-        }
-    }
-
-    fn start_up() -> Self {
-        // As if a type byte had been read.
-        Self {
-            have: 1,
-            untyped: true,
-            ..Self::typed()
-        }
-    }
-
-    /// Takes bytes in. `keep` says of which types the body is wanted; `done` gets each frame.
-    fn feed(
-        &mut self,
-        mut bytes: &[u8],
-        longest: u32,
-        keep: impl Fn(u8) -> bool,
-        mut done: impl FnMut(u8, &[u8]),
-    ) -> io::Result<()> {
-        while !bytes.is_empty() || (self.in_body && self.body == 0) {
-            if !self.in_body {
-                let take = (5 - self.have).min(bytes.len());
-                self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
-                self.have += take;
-                bytes = &bytes[take..];
-                if self.have < 5 {
-                    return Ok(());
-                }
-                let [_, a, b, c, d] = self.header;
-                let length = u32::from_be_bytes([a, b, c, d]);
-                if length < 4 || length > longest {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!(
-                            "the server announced a message of {length} bytes, which none of its messages has"
-                        ),
-                    ));
-                }
-                self.body = length - 4;
-                self.in_body = true;
-                self.kept.clear();
-            }
-            let kind = self.header[0];
-            let take = bytes.len().min(self.body as usize);
-            if keep(kind) && self.kept.len() < KEPT {
-                let room = KEPT - self.kept.len();
-                self.kept.extend_from_slice(&bytes[..take.min(room)]);
-            }
-            bytes = &bytes[take..];
-            self.body -= u32::try_from(take).unwrap_or(u32::MAX);
-            if self.body == 0 {
-                if !std::mem::take(&mut self.untyped) {
-                    done(kind, &self.kept);
-                }
-                self.have = 0;
-                self.in_body = false;
-            }
         }
         Ok(())
     }
+
+    /// A parameter's value. The driver keeps each name for as long as the connection lives.
+    fn reported(&mut self, body: &[u8]) -> io::Result<()> {
+        let mut parts = body.split(|byte| *byte == 0);
+        let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+            return Ok(());
+        };
+        match name {
+            b"in_hot_standby" => self.in_hot_standby = Some(value == b"on"),
+            b"server_version" => {
+                self.server_version = Some(String::from_utf8_lossy(value).into_owned());
+            }
+            _ => {}
+        }
+        if body.len() >= KEPT {
+            return Err(lie("the server reports a parameter as long as a page"));
+        }
+        let hash = fnv(name);
+        if !self.parameters.contains(&hash) {
+            if self.parameters.len() == PARAMETERS {
+                return Err(lie("the server reports more parameters than it can have"));
+            }
+            self.parameters.push(hash);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a request of authentication asks for no more work than a server needs to ask for.
+fn bearable(body: &[u8]) -> io::Result<()> {
+    const SASL_CONTINUE: [u8; 4] = [0, 0, 0, 11];
+    if body.len() >= KEPT {
+        return Err(lie(
+            "the server's request of authentication is as long as a page",
+        ));
+    }
+    let Some(message) = body.strip_prefix(&SASL_CONTINUE) else {
+        return Ok(());
+    };
+    let count = message
+        .split(|byte| *byte == b',')
+        .find_map(|part| part.strip_prefix(b"i="));
+    let count = count.and_then(|digits| std::str::from_utf8(digits).ok());
+    match count.map(str::parse::<u64>) {
+        Some(Ok(count)) if count > ITERATIONS => {
+            Err(lie("the server wants the password hashed a million times"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The field of an error or a notice that begins with this byte.
+fn field(body: &[u8], kind: u8) -> Option<&[u8]> {
+    body.split(|byte| *byte == 0)
+        .find_map(|field| field.strip_prefix(&[kind]))
+}
+
+/// Whether an error ends the connection.
+fn is_fatal(body: &[u8]) -> bool {
+    // `V` is never translated; servers before 9.6 have only `S`.
+    let severity = field(body, b'V').or_else(|| field(body, b'S'));
+    matches!(severity, Some(b"FATAL" | b"PANIC"))
+}
+
+/// A hash of a few bytes (FNV-1a).
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// A stream that is recorded as it passes.
@@ -327,8 +354,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Recorded<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        Poll::Ready(self.wire.read(&buf.filled()[before..]))
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf))
+            .and_then(|()| self.wire.read(&buf.filled()[before..]));
+        // Told before the driver knows, so that nobody learns of the end without its reason.
+        let broken = |error: &io::Error| Error::new(ErrorKind::ConnectionLost, error.to_string());
+        Poll::Ready(read.inspect_err(|error| self.wire.ends(|| broken(error))))
     }
 }
 
@@ -371,7 +401,11 @@ impl<S: TlsStream + AsyncRead + AsyncWrite + Unpin> TlsStream for Recorded<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::events::REMEMBERED;
     use super::*;
+
+    /// The longest frame of a real server.
+    const LONGEST: usize = 1 << 30;
 
     fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).expect("short");
@@ -403,7 +437,7 @@ mod tests {
     fn any_split_of_the_bytes_gives_the_same_record() {
         let (out, came) = session();
         for size in [1, 2, 3, 5, 7, 64, 10_000] {
-            let wire = Wire::new();
+            let wire = Wire::new(LONGEST);
             let mark = wire.mark();
             out.chunks(size).for_each(|bytes| wire.wrote(bytes));
             assert_eq!(
@@ -428,13 +462,13 @@ mod tests {
     fn a_length_that_no_server_sends_is_refused() {
         for length in [0_u32, 3, u32::MAX] {
             let bytes = [&b"D"[..], &length.to_be_bytes()].concat();
-            assert!(Wire::new().read(&bytes).is_err(), "{length}");
+            assert!(Wire::new(LONGEST).read(&bytes).is_err(), "{length}");
         }
     }
 
     #[test]
     fn the_record_forgets_its_oldest_events_and_marks_stay_right() {
-        let wire = Wire::new();
+        let wire = Wire::new(LONGEST);
         for _ in 0..300 {
             wire.read(&frame(b'C', b"SELECT 1\0")).expect("well-formed");
         }

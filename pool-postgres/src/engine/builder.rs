@@ -9,8 +9,10 @@ use pool_core::{Pool, PrePing, TimeSource};
 use super::Engine;
 use crate::address::{EngineOptions, SslMode};
 use crate::backend::PgBackend;
+use crate::conduct::Conduct;
 use crate::error::{Error, ErrorKind};
 use crate::listen::Listeners;
+use crate::reset::ResetPolicy;
 use crate::shared::{SharedConnections, SharedOptions};
 
 type PoolBuilder = pool_core::Builder<PgBackend>;
@@ -25,6 +27,7 @@ type Tune = Arc<dyn Fn(PoolBuilder) -> PoolBuilder + Send + Sync>;
 pub struct EngineBuilder {
     /// The options, or the mistake that `build` reports.
     options: Result<EngineOptions, Arc<Error>>,
+    conduct: Conduct,
     tune: Vec<Tune>,
     shared: SharedOptions,
 }
@@ -33,6 +36,7 @@ impl EngineBuilder {
     pub(super) fn new(options: Result<EngineOptions, Error>) -> Self {
         Self {
             options: options.map_err(Arc::new),
+            conduct: Conduct::default(),
             tune: Vec::new(),
             shared: SharedOptions::default(),
         }
@@ -181,6 +185,37 @@ impl EngineBuilder {
         self.option(|options| options.password(password))
     }
 
+    /// What is undone when a connection comes back. Default [`ResetPolicy::Rollback`].
+    pub fn reset_policy(mut self, policy: ResetPolicy) -> Self {
+        self.conduct.reset = policy;
+        self
+    }
+
+    /// How many prepared statements each connection keeps, the least recently used going first. Default 256; zero
+    /// prepares every statement for a single use.
+    ///
+    /// Each takes memory on both sides, on the server that of its plan.
+    pub fn statement_cache(mut self, statements: usize) -> Self {
+        self.conduct.statements = statements;
+        self
+    }
+
+    /// The longest message (a row, above all) that is taken from the server, in bytes; a longer one ends the
+    /// connection. Default 1 GiB, the longest that a PostgreSQL server sends; at least 64 KiB.
+    ///
+    /// A message is held in memory as a whole, so this bounds what one row can take.
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.conduct.longest_message = bytes;
+        self
+    }
+
+    /// Whether errors carry the parameters of the statement that failed, as Rust's `Debug` shows them: in
+    /// [`Error::parameters`] and in the alternate form of `Display`. Default `false`, for they may be secrets.
+    pub fn show_parameters(mut self, shown: bool) -> Self {
+        self.conduct.show_parameters = shown;
+        self
+    }
+
     /// Checks the settings and makes the engine; opens nothing.
     ///
     /// # Errors
@@ -188,7 +223,7 @@ impl EngineBuilder {
     pub fn build(self) -> Result<Engine, Error> {
         let options = self.options.map_err(|error| Error::clone(&error))?;
         let settings = options.pool_settings();
-        let backend = PgBackend::new(options)?;
+        let backend = PgBackend::new(options, self.conduct.checked()?)?;
         let tally = backend.tally();
         let pool = settings.apply(Pool::builder(backend));
         let pool = self.tune.iter().fold(pool, |pool, change| change(pool));

@@ -5,13 +5,13 @@
 
 use futures_util::StreamExt;
 use tokio::time::Instant;
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::Session;
 use super::limits::{Limit, within};
 use super::state::{Open, State};
 use crate::committed::{Committed, Durability};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Outcome};
 use crate::token::{CommitToken, Strength, parse_lsn};
 use crate::wire::TransactionStatus;
 
@@ -83,10 +83,13 @@ impl Session {
             return Ok(Committed::nothing());
         }
         if open.lease.connection.is_closed() {
-            let error = Error::new(
-                ErrorKind::ConnectionLost,
-                "the connection broke before COMMIT was sent, so the transaction was rolled back",
-            );
+            let message =
+                "the connection broke before COMMIT was sent, so the transaction was rolled back";
+            let error = match open.lease.connection.wire().end() {
+                Some(end) => Error::from_source(ErrorKind::ConnectionLost, message, end),
+                None => Error::new(ErrorKind::ConnectionLost, message),
+            };
+            let error = error.with_outcome(Outcome::NotApplied);
             open.lease.failed(&error);
             return Err(error);
         }
@@ -252,6 +255,7 @@ impl Open {
                 ))
             }
             Err(error) => {
+                let error = connection.explain(error);
                 self.lease.failed(&error);
                 if error.connection_is_good() {
                     return Err(rejected(error));
@@ -279,6 +283,11 @@ fn rejected(error: Error) -> Error {
     error
 }
 
+/// A column as text; `None` also where the server gave fewer columns than were asked for.
+fn text(row: &SimpleQueryRow, column: usize) -> Option<&str> {
+    row.try_get(column).ok().flatten()
+}
+
 /// Reads the answers to `COMMIT_WITH_TOKEN`. `Ok(None)`: nothing was written; `Err`: it can't be known where.
 fn token(system: u64, messages: &[SimpleQueryMessage]) -> Result<Option<CommitToken>, ()> {
     let mut rows = messages.iter().filter_map(|message| match message {
@@ -286,18 +295,17 @@ fn token(system: u64, messages: &[SimpleQueryMessage]) -> Result<Option<CommitTo
         _ => None,
     });
     let before = rows.next().ok_or(())?;
-    if before.get(0).is_none() {
+    if text(before, 0).is_none() {
         return Ok(None);
     }
-    let strength = match before.get(1) {
+    let strength = match text(before, 1) {
         Some("off" | "local") | None => Strength::Weak,
         Some(_) => Strength::Strong,
     };
     let after = rows.next().ok_or(())?;
-    let position = after.get(0).and_then(parse_lsn).ok_or(())?;
+    let position = text(after, 0).and_then(parse_lsn).ok_or(())?;
     // The name of a log file begins with the timeline, in eight hexadecimal digits.
-    let timeline = after
-        .get(1)
+    let timeline = text(after, 1)
         .and_then(|name| name.get(..8))
         .and_then(|digits| u32::from_str_radix(digits, 16).ok())
         .ok_or(())?;

@@ -17,7 +17,7 @@ use super::limits::{self, within};
 use super::state::{Failure, Level, Open, State};
 use super::{Session, Values};
 use crate::connection::PgConnection;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Outcome};
 use crate::source::{Checkout, Guard, GuardRows};
 use crate::wire::TransactionStatus;
 
@@ -34,6 +34,18 @@ enum Setback {
     Stale(Error),
     /// The statement's own failure.
     Failed(Error),
+}
+
+impl Setback {
+    /// The same with more said of its error.
+    fn map(self, say: impl FnOnce(Error) -> Error) -> Self {
+        match self {
+            Self::Dead(error) => Self::Dead(say(error)),
+            Self::Refused(error) => Self::Refused(say(error)),
+            Self::Stale(error) => Self::Stale(say(error)),
+            Self::Failed(error) => Self::Failed(say(error)),
+        }
+    }
 }
 
 impl Session {
@@ -67,6 +79,7 @@ impl Session {
             let first = !open.begun;
             let limit = open.limit;
             open.in_flight = true;
+            open.may_end = may_end_transaction(sql);
             let mut preceded = false;
             let flight = open.fly(preamble.as_deref(), sql, params, &mut preceded);
             let flown = within(limit, flight).await;
@@ -75,7 +88,10 @@ impl Session {
             }
             let setback = match flown.unwrap_or_else(|late| Err(Setback::Failed(late))) {
                 Ok(rows) => return Ok(rows),
-                Err(setback) => setback,
+                Err(setback) => {
+                    let lost = |error| self.lost(error, preamble.is_some());
+                    setback.map(|error| self.about(lost(error), sql, params))
+                }
             };
             attempt += 1;
             let again = first && attempt < MOST_ATTEMPTS;
@@ -168,17 +184,18 @@ impl Session {
             return Ok(());
         };
         let limit = open.limit;
+        open.may_end = true;
         let driver = open.lease.connection.driver();
         let before = simple(driver, preamble.as_deref());
         let both = async { futures_util::join!(before, simple(driver, Some(sql))) };
         let (before, batch) = match within(limit, both).await {
             Ok(answers) => answers,
-            Err(late) => return Err(self.failure(late)),
+            Err(late) => return Err(self.failure(late).with_statement(sql, None)),
         };
         self.preceded(preamble.is_some() && before.is_ok());
         match before.and(batch) {
             Ok(_) => self.answered(Ok(())),
-            Err(error) => Err(self.failure(error)),
+            Err(error) => Err(self.failure(error).with_statement(sql, None)),
         }
     }
 
@@ -284,6 +301,7 @@ impl Session {
 
     /// Takes note of a statement's failure and passes it on.
     pub(crate) fn failure(&mut self, error: Error) -> Error {
+        let error = self.lost(error, false);
         let autocommit = self.options.autocommit;
         let Some(open) = self.open() else {
             return error;
@@ -302,6 +320,27 @@ impl Session {
             open.failed.get_or_insert_with(|| Failure::of(&error));
         }
         error
+    }
+
+    /// Says why the connection was lost, if it was; and that the server rolls back what was not committed, if a
+    /// transaction is begun or was about to be.
+    fn lost(&self, error: Error, about_to_begin: bool) -> Error {
+        let State::Open(open) = &self.state else {
+            return error;
+        };
+        let error = open.lease.connection.explain(error);
+        let begun = (open.begun && !self.options.autocommit) || about_to_begin;
+        if error.kind() == ErrorKind::ConnectionLost && begun && !open.may_end {
+            return error.with_outcome(Outcome::NotApplied);
+        }
+        error
+    }
+
+    /// An error with the statement that it is about.
+    pub(super) fn about(&self, error: Error, sql: &str, params: Values<'_>) -> Error {
+        let shown = matches!(&self.state, State::Open(open)
+            if open.lease.connection.conduct().show_parameters);
+        error.with_statement(sql, shown.then_some(params))
     }
 
     /// Takes note that a row stream was dropped with rows unread.
@@ -377,7 +416,7 @@ impl Open {
             Err(error) => {
                 let error = Error::from(error);
                 if is_stale(&error) {
-                    connection.forget(sql);
+                    connection.forget(&error);
                     return Err(Setback::Stale(error));
                 }
                 Err(Setback::Failed(error))
@@ -482,13 +521,16 @@ fn text_rows(messages: Vec<SimpleQueryMessage>) -> GuardRows {
     messages.into_iter().filter_map(row).collect()
 }
 
+/// Whether a statement by itself may end a transaction, so that nobody knows where it stands if the answer is lost.
+pub(super) fn may_end_transaction(sql: &str) -> bool {
+    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic());
+    let word = word.into_iter().next().unwrap_or("");
+    ["commit", "end", "prepare", ""]
+        .iter()
+        .any(|ends| word.eq_ignore_ascii_case(ends))
+}
+
 /// Whether the error says that a prepared statement no longer fits its tables, or is gone.
 pub(crate) fn is_stale(error: &Error) -> bool {
-    match error.sqlstate() {
-        Some("26000") => true,
-        Some("0A000") => error
-            .to_string()
-            .contains("cached plan must not change result type"),
-        _ => false,
-    }
+    error.kind() == ErrorKind::Stale
 }

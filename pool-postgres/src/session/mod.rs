@@ -211,10 +211,11 @@ impl Session {
         let place = Location::caller();
         async move {
             let rows = self.start(place, sql, params).await?;
-            match limits::within(self.limit(), flight::affected(rows)).await {
+            let affected = match limits::within(self.limit(), flight::affected(rows)).await {
                 Ok(affected) => self.answered(affected),
                 Err(late) => Err(self.failure(late)),
-            }
+            };
+            affected.map_err(|error| self.about(error, sql, params))
         }
     }
 
@@ -449,7 +450,7 @@ impl Session {
     ) -> Result<Vec<Row>, Error> {
         let rows = self.start(place, sql, params).await?;
         let most = self.options.max_rows;
-        match limits::within(self.limit(), gather(rows, most)).await {
+        let rows = match limits::within(self.limit(), gather(rows, most)).await {
             Ok(Ok(None)) => {
                 self.stream_abandoned();
                 Err(too_many(most))
@@ -457,7 +458,8 @@ impl Session {
             Ok(Ok(Some(rows))) => self.answered(Ok(rows)),
             Ok(Err(error)) => self.answered(Err(error)),
             Err(late) => Err(self.failure(late)),
-        }
+        };
+        rows.map_err(|error| self.about(error, sql, params))
     }
 
     /// When the statement that runs is given up.

@@ -218,13 +218,18 @@ impl Session {
             let mut failed = false;
             for (index, answer) in started {
                 let answer = read(answer.await, most).await;
+                let answer = answer.map_err(|error| {
+                    connection
+                        .explain(error)
+                        .with_statement(items[index].sql, None)
+                });
                 if failed && !alone {
                     continue; // What the server says of those that it skips.
                 }
                 if let Err(error) = &answer {
                     failed |= error.kind() != ErrorKind::RowCount;
                     if super::is_stale(error) {
-                        connection.forget(items[index].sql);
+                        connection.forget(error);
                     }
                 }
                 let lost = answer

@@ -28,6 +28,8 @@ pub(super) struct Open {
     /// Something was sent, or is about to be, whose answer nobody has seen. Found standing at the next
     /// call, its future was dropped half-way.
     pub(super) in_flight: bool,
+    /// The statement that was sent last may end the transaction by itself.
+    pub(super) may_end: bool,
     /// The first error that the server answered with, if it has not been rolled back since.
     pub(super) failed: Option<Failure>,
     /// The line that borrowed the connection.
@@ -47,6 +49,7 @@ impl Open {
             lease,
             begun: false,
             in_flight: false,
+            may_end: false,
             failed: None,
             place,
             mark,

@@ -165,7 +165,7 @@ impl SharedConnections {
                 // Refused before it ran: prepare it anew.
                 (Err(error), seat) if is_stale(&error) && !tried => {
                     tried = true;
-                    seat.connection().forget(sql);
+                    seat.connection().forget(&error);
                 }
                 (Err(error), _) => return Err(error),
                 (Ok(Answer::Prepared(_)), _) => unreachable!("an execution prepares nothing"),
@@ -200,11 +200,12 @@ async fn execute(mut seat: Seat, statement: Statement, values: Values) -> Landed
 }
 
 async fn rows(seat: &Seat, statement: &Statement, values: Values) -> Result<Answer, Error> {
-    let driver = seat.connection().driver();
-    let rows = driver.query_raw(statement, values).await?;
-    let mut rows = std::pin::pin!(rows);
+    let connection = seat.connection();
+    let fault = |error| connection.fault(error);
+    let rows = connection.driver().query_raw(statement, values).await;
+    let mut rows = std::pin::pin!(rows.map_err(fault)?);
     let mut collected = Vec::new();
-    while let Some(row) = rows.try_next().await? {
+    while let Some(row) = rows.try_next().await.map_err(fault)? {
         collected.push(row);
     }
     let affected = rows.rows_affected().unwrap_or(0);

@@ -71,7 +71,7 @@ async fn a_commit_that_the_server_refuses_is_its_error_and_the_session_usable() 
     let error = session.commit().await.expect_err("refused");
     assert_eq!(
         (error.kind(), error.sqlstate()),
-        (ErrorKind::Statement, Some("23505"))
+        (ErrorKind::Constraint, Some("23505"))
     );
     assert!(error.connection_is_good());
     session

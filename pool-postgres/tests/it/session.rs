@@ -121,7 +121,7 @@ async fn a_session_used_after_an_error_says_why_it_cannot_go_on() {
         .expect_err("division by zero");
     assert_eq!(
         (error.kind(), error.sqlstate()),
-        (ErrorKind::Statement, Some("22012"))
+        (ErrorKind::Data, Some("22012"))
     );
     let error = session
         .query("SELECT 1", &[])

@@ -1,0 +1,47 @@
+//! How an engine's connections behave, apart from where they go: what its builder sets and each carries along.
+
+use crate::error::{Error, ErrorKind};
+use crate::reset::ResetPolicy;
+
+/// The longest message that a PostgreSQL server sends.
+const LONGEST_MESSAGE: usize = 1 << 30;
+/// The lowest limit of messages: an error with all that it has to say fits.
+const SHORTEST_LIMIT: usize = 64 * 1024;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Conduct {
+    pub(crate) reset: ResetPolicy,
+    /// How many prepared statements a connection keeps.
+    pub(crate) statements: usize,
+    /// The longest message that is taken from the server, in bytes.
+    pub(crate) longest_message: usize,
+    /// Whether errors carry the parameters of their statements.
+    pub(crate) show_parameters: bool,
+}
+
+impl Default for Conduct {
+    fn default() -> Self {
+        Self {
+            reset: ResetPolicy::default(),
+            statements: 256,
+            longest_message: LONGEST_MESSAGE,
+            show_parameters: false,
+        }
+    }
+}
+
+impl Conduct {
+    /// The same, if it can be used.
+    pub(crate) fn checked(&self) -> Result<Self, Error> {
+        if !(SHORTEST_LIMIT..=LONGEST_MESSAGE).contains(&self.longest_message) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "max_message is {} bytes: it must be from {SHORTEST_LIMIT} (64 KiB) to {LONGEST_MESSAGE} (1 GiB)",
+                    self.longest_message
+                ),
+            ));
+        }
+        Ok(self.clone())
+    }
+}
