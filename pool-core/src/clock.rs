@@ -1,15 +1,16 @@
 //! Points in time as plain numbers: microseconds since a moment shortly before the first look at a clock.
 //!
 //! The fast path reads a number that a thread of the process moves on every [`PERIOD`] ([`coarse`]); all
-//! else reads tokio's clock ([`exact`]), which tests can pause. The thread ends after [`REST`] and is started
-//! again by the first reader that finds it gone, so a process that no longer uses a pool has none.
+//! else reads tokio's clock ([`exact`]), which tests can pause. A reader marks the number as seen. Once it has moved
+//! [`UNSEEN`] times without that, the thread waits to be woken by the next reader, so pools that nobody uses burn
+//! nothing; after [`REST`] more it ends.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::policy::TimeSource;
 use crate::rt;
@@ -18,13 +19,25 @@ use crate::rt;
 const PERIOD: Duration = Duration::from_millis(50);
 /// By how much the coarse clock may lag behind when the machine is busy, in microseconds.
 pub(crate) const LAG: u64 = 200_000;
-/// After how long the ticking thread ends, unless somebody starts it again.
+/// After so many moves that nobody saw, the thread waits.
+const UNSEEN: u32 = 20;
+/// After how long of waiting it ends.
 const REST: Duration = Duration::from_mins(1);
 
-/// The coarse time; zero while nobody moves it on.
+/// The coarse time, in its lowest bit whether it was seen; zero while nobody moves it on.
 static TICK: AtomicU64 = AtomicU64::new(0);
-/// Whether a thread moves [`TICK`] on.
-static TICKING: Mutex<bool> = Mutex::new(false);
+const SEEN: u64 = 1;
+/// Who moves [`TICK`] on.
+static TICKER: Mutex<Ticker> = Mutex::new(Ticker::Gone);
+/// Wakes the thread that waits.
+static WANTED: Condvar = Condvar::new();
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ticker {
+    Gone,
+    Ticking,
+    Waiting,
+}
 
 /// A moment that lies before every point in time that this process will see.
 fn origin() -> Instant {
@@ -38,7 +51,8 @@ fn origin() -> Instant {
 
 /// A span in the clock's unit; more than any point in time, where it does not fit.
 pub(crate) fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+    let seconds = span.as_secs().saturating_mul(1_000_000);
+    seconds.saturating_add(u64::from(span.subsec_micros()))
 }
 
 /// A part of a span, from nothing to all of it.
@@ -78,10 +92,11 @@ pub(crate) fn coarse() -> u64 {
         return exact(); // No thread of the real world moves a schedule's time on.
     }
     // Ordering: Relaxed; a number on its own.
-    match TICK.load(Ordering::Relaxed) {
-        0 => start(),
-        now => now,
+    let tick = TICK.load(Ordering::Relaxed);
+    if tick & SEEN == 0 {
+        return unseen(tick);
     }
+    tick
 }
 
 /// The time by the source that a pool was told to use.
@@ -93,36 +108,67 @@ pub(crate) fn now(source: TimeSource) -> u64 {
     }
 }
 
+/// The time by a source, read from its clock itself: for what looks seldom and should wake no thread.
+pub(crate) fn by(source: TimeSource) -> u64 {
+    match source {
+        TimeSource::Coarse if !cfg!(pool_shuttle) => real(),
+        TimeSource::Coarse | TimeSource::Exact => exact(),
+    }
+}
+
 fn real() -> u64 {
     micros(Instant::now().saturating_duration_since(origin()))
 }
 
+/// For the first that reads a move, or finds that there are none.
+#[cold]
+fn unseen(tick: u64) -> u64 {
+    if tick == 0 {
+        return start();
+    }
+    // Where it moved on meanwhile, the next reader marks it. Ordering: Relaxed; as above.
+    let _ = TICK.compare_exchange(tick, tick | SEEN, Ordering::Relaxed, Ordering::Relaxed);
+    tick
+}
+
 #[cold]
 fn start() -> u64 {
-    let mut ticking = TICKING.lock();
-    let now = real();
-    if !*ticking {
-        // Where no thread can be had, every reader comes by here and gets the real time.
-        let started = thread::Builder::new().name("pool-clock".into()).spawn(tick);
-        if started.is_ok() {
-            *ticking = true;
-            TICK.store(now, Ordering::Relaxed);
+    let mut ticker = TICKER.lock();
+    let now = real() | SEEN;
+    match *ticker {
+        Ticker::Ticking => return now,
+        Ticker::Waiting => {
+            WANTED.notify_one();
+        }
+        Ticker::Gone => {
+            let thread = thread::Builder::new().name("pool-clock".into());
+            if thread.spawn(tick).is_err() {
+                // Where no thread can be had, every reader comes by here and gets the real time.
+                return now;
+            }
         }
     }
+    *ticker = Ticker::Ticking;
+    TICK.store(now, Ordering::Relaxed);
     now
 }
 
 fn tick() {
-    let end = real() + micros(REST);
     loop {
-        thread::sleep(PERIOD);
-        let now = real();
-        if now >= end {
-            break;
+        let mut unseen = 0;
+        while unseen < UNSEEN {
+            thread::sleep(PERIOD);
+            let before = TICK.swap(real() & !SEEN, Ordering::Relaxed);
+            unseen = if before & SEEN == 0 { unseen + 1 } else { 0 };
         }
-        TICK.store(now, Ordering::Relaxed);
+        let mut ticker = TICKER.lock();
+        *ticker = Ticker::Waiting;
+        TICK.store(0, Ordering::Relaxed);
+        while *ticker == Ticker::Waiting {
+            if WANTED.wait_for(&mut ticker, REST).timed_out() && *ticker == Ticker::Waiting {
+                *ticker = Ticker::Gone;
+                return;
+            }
+        }
     }
-    let mut ticking = TICKING.lock();
-    TICK.store(0, Ordering::Relaxed);
-    *ticking = false;
 }

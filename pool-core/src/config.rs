@@ -10,7 +10,9 @@ use crate::error::BuildError;
 use crate::hooks::{HookFuture, Hooks, OnCheckout, OnReturn};
 use crate::policy::{PrePing, QueueDiscipline, Reuse, TimeSource};
 use crate::pool::Pool;
+use crate::rt;
 use crate::stats::CloseReason;
+use crate::tally::Times;
 
 /// How many connections one pool can have at most; `max_overflow(None)` goes up to here.
 pub const MAX_CONNECTIONS: usize = 62 * 1024;
@@ -19,6 +21,8 @@ pub const MAX_CONNECTIONS: usize = 62 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) name: Option<Arc<str>>,
+    /// Where times are recorded together with other pools'.
+    pub(crate) times: Option<Arc<Times>>,
     pub(crate) min_idle: usize,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) keepalive: Option<Duration>,
@@ -105,12 +109,19 @@ impl<B: Backend> fmt::Debug for Builder<B> {
 }
 
 impl<B: Backend> Builder<B> {
+    /// Lets the pool record times here, together with others.
+    pub(crate) fn times(mut self, shared: &Arc<Times>) -> Self {
+        self.config.times = Some(Arc::clone(shared));
+        self
+    }
+
     pub(crate) fn new(backend: B) -> Self {
         Self {
             backend: Arc::new(backend),
             hooks: Hooks::default(),
             config: Config {
                 name: None,
+                times: None,
                 min_idle: 0,
                 idle_timeout: Some(Duration::from_mins(10)),
                 keepalive: None,
@@ -244,12 +255,13 @@ impl<B: Backend> Builder<B> {
         self
     }
 
-    /// The shortest and the longest pause between failed attempts to connect.
+    /// The shortest and the longest pause between failed attempts to connect. `build` refuses a shortest that is
+    /// longer than the longest.
     ///
     /// Default 50 ms and 2 seconds. The pause doubles with each failure in a row, and a random part of it
     /// is waited (full jitter, after Brooker, "Exponential Backoff And Jitter", 2015).
     pub fn backoff(mut self, shortest: Duration, longest: Duration) -> Self {
-        self.config.backoff = (shortest, longest.max(shortest));
+        self.config.backoff = (shortest, longest);
         self
     }
 
@@ -465,6 +477,13 @@ impl<B: Backend> Builder<B> {
                 setting: ("keepalive", every),
                 other: ("idle_timeout", idle),
             });
+        }
+        if !rt::has_timers() {
+            return Err(BuildError::NoTimers);
+        }
+        let (shortest, longest) = config.backoff;
+        if shortest > longest {
+            return Err(BuildError::Backoff { shortest, longest });
         }
         Pool::new(backend, &config, hooks)
     }

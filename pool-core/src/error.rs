@@ -21,6 +21,9 @@ pub enum GetError<E> {
     /// The connection meant for this caller could not be opened.
     Connect(ConnectError<E>),
     /// Opening failed several times in a row; the pool probes in the background and refuses until then.
+    ///
+    /// It comes without waiting for anything. A caller that tries again must pause in between: a loop without a
+    /// pause would keep a single-threaded runtime from running the probe.
     Down {
         /// Failed attempts in a row.
         failures: u32,
@@ -293,6 +296,15 @@ pub enum BuildError {
         /// Because of this one.
         other: (&'static str, Duration),
     },
+    /// `backoff` with a shortest pause above the longest.
+    Backoff {
+        /// The shortest pause.
+        shortest: Duration,
+        /// The longest pause.
+        longest: Duration,
+    },
+    /// The current tokio runtime was built without `enable_time`.
+    NoTimers,
     /// A `recycle_jitter` outside 0 to 1.
     Jitter(f64),
     /// `budget_weight(0)`: a pool without a share could never open anything under contention.
@@ -332,6 +344,15 @@ impl fmt::Display for BuildError {
                 f,
                 "{} {:?} is not below {} {:?}, so it would never take effect: lower the one or raise the other",
                 setting.0, setting.1, other.0, other.1
+            ),
+            Self::Backoff { shortest, longest } => write!(
+                f,
+                "backoff's shortest pause {shortest:?} is above its longest {longest:?}: lower the one or raise \
+                 the other"
+            ),
+            Self::NoTimers => f.write_str(
+                "this tokio runtime has no timers, which all timeouts need: call enable_time (or enable_all) on \
+                 its builder",
             ),
             Self::Jitter(part) => write!(
                 f,

@@ -9,11 +9,9 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use parking_lot::Mutex;
 
 use crate::backend::Backend;
 use crate::clock;
@@ -29,6 +27,7 @@ use crate::rt::{Handle, sleep};
 use crate::rules::{Rules, Span};
 use crate::shared::{Core, Parts, held_by};
 use crate::stats::CloseReason;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// The longest and the shortest time between two rounds.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -232,7 +231,7 @@ fn round<B: Backend>(core: &Arc<Core<B>>) {
 fn look_at_idle<B: Backend>(core: &Arc<Core<B>>) {
     let shared = &core.outside;
     let config = &shared.config;
-    let now = shared.now();
+    let now = clock::by(config.time_source);
     let renewing = shared.rounds.are_renewing(clock::exact());
     let seen = core.counts();
     let idle = seen.idle;
@@ -285,6 +284,14 @@ fn look_at_idle<B: Backend>(core: &Arc<Core<B>>) {
     }
 }
 
+/// Goes on replacing, when another was just opened in some connection's place: all that are to be renewed get their
+/// turn at the pace at which connections open.
+pub(crate) fn replaced<B: Backend>(core: &Arc<Core<B>>) {
+    if core.outside.rounds.are_renewing(clock::exact()) {
+        look_at_idle(core);
+    }
+}
+
 /// Pings a connection, unless it is of an older generation and was missed when that ended.
 fn keep_alive<B: Backend>(core: &Arc<Core<B>>, claim: Claim<Parts<B>, Arc<Core<B>>>) {
     let of = claim.value().as_ref().map(|entry| entry.generation);
@@ -331,7 +338,7 @@ pub(crate) fn refill<B: Backend>(core: &Arc<Core<B>>) {
 fn look_at_holders<B: Backend>(core: &Arc<Core<B>>) {
     let shared = &core.outside;
     let config = &shared.config;
-    let now = shared.now();
+    let now = clock::by(config.time_source);
     let limits = (
         config.leak_threshold.map(micros),
         config.max_hold.map(micros),

@@ -18,7 +18,6 @@ use crate::rules::Span;
 use crate::shared::{Core, Parts, Refusal};
 use crate::stats::{CloseReason, Stats};
 use crate::status::{CloseReport, Holder, Status};
-use crate::tally::Timed;
 
 /// What [`Pool::retain`] tells of an idle connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,18 +237,24 @@ impl<B: Backend> Pool<B> {
 
     /// What the pool has done since it was built.
     pub fn stats(&self) -> Stats {
+        let (mut stats, served_late) = self.counts();
+        let shared = &self.core().outside;
+        if shared.config.times.is_none() {
+            let at_once = stats.checkouts.saturating_sub(served_late);
+            stats.timed(&shared.tally.times, at_once);
+        }
+        stats
+    }
+
+    /// The same without times; and of the checkouts those that had waited.
+    pub(crate) fn counts(&self) -> (Stats, u64) {
         let core = self.core();
         let shared = &core.outside;
         let tally = &shared.tally;
         let mut checkouts = 0;
         core.each_slot(|facts| checkouts += facts.uses());
-        let at_once = checkouts.saturating_sub(tally.served_late.get());
-        Stats {
+        let stats = Stats {
             checkouts,
-            wait: tally.distribution(Timed::Wait, at_once),
-            hold: tally.distribution(Timed::Hold, 0),
-            connect: tally.distribution(Timed::Connect, 0),
-            age_at_close: tally.distribution(Timed::Age, 0),
             closed: tally.closings(),
             opened: tally.opened.get(),
             connect_failures: tally.connect_failures.get(),
@@ -261,7 +266,9 @@ impl<B: Backend> Pool<B> {
             leaks_returned: tally.leaks_returned.get(),
             held_too_long: tally.held_too_long.get(),
             maintenance_age: shared.rounds.age(),
-        }
+            ..Stats::default()
+        };
+        (stats, tally.served_late.get())
     }
 
     /// Gives the pool's numbers to the recorder of the `metrics` crate now. Maintenance does so at least every

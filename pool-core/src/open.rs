@@ -116,7 +116,8 @@ impl<B: Backend> Opener<B> {
         let Some(opening) = self.opening.take() else {
             return false;
         };
-        if let Some(old) = self.replaces.take() {
+        let replaced = self.replaces.take();
+        if let Some(old) = replaced {
             shared.rounds.end_replacing(old);
             for claim in Core::<B>::take_idle_where(&self.core, |facts| facts.serial() == old) {
                 put_back::close(claim, CloseReason::Expired);
@@ -125,6 +126,9 @@ impl<B: Backend> Opener<B> {
         let now = shared.now();
         opening.facts().born(entry.serial, now, self.expiry(&entry));
         put_back::finish(Core::<B>::landed(opening, entry, now));
+        if replaced.is_some() {
+            housekeeping::replaced(&self.core);
+        }
         self.opening = Core::<B>::take_opening(&self.core);
         self.opening.is_some()
     }

@@ -281,9 +281,9 @@ impl<B: Backend> Pool<B> {
             };
             match checkout::vet_now(vetting, health, place) {
                 Ok(Vetted::Fit(claim)) => break Some(claim),
-                Ok(Vetted::SentAway) => break None,
+                Ok(Vetted::SentAway) | Err(_) => break None,
                 Ok(Vetted::Unfit) => {}
-                Err(due) => skipped.push(due),
+                Ok(Vetted::Due(due)) => skipped.push(due),
             }
         };
         for vetting in skipped {

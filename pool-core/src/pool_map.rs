@@ -11,6 +11,8 @@ use crate::backend::Backend;
 use crate::config::Builder;
 use crate::error::BuildError;
 use crate::pool::Pool;
+use crate::stats::Stats;
+use crate::tally::Times;
 
 /// A pool for each key, made at its first use: a handle that is cheap to clone.
 ///
@@ -41,6 +43,8 @@ pub struct PoolMap<K, B: Backend>(Arc<Inner<K, B>>);
 
 struct Inner<K, B: Backend> {
     make: Box<Make<K, B>>,
+    /// How long things took in all pools there ever were.
+    times: Arc<Times>,
     pools: Mutex<Pools<K, B>>,
 }
 
@@ -71,6 +75,7 @@ where
     pub fn new(make: impl Fn(&K) -> Builder<B> + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
             make: Box::new(make),
+            times: Arc::default(),
             pools: Mutex::new(Pools {
                 by_key: HashMap::new(),
                 by_use: BTreeMap::new(),
@@ -95,7 +100,8 @@ where
         let (place, outdated) = self.0.pools.lock().touch(key);
         drop(outdated); // Closes them; a destructor is user code and runs without the lock.
         // Outside the lock as well: others who want this key wait here, others go their way.
-        let made = place.get_or_init(|| (self.0.make)(key).build()).clone();
+        let build = || (self.0.make)(key).times(&self.0.times).build();
+        let made = place.get_or_init(build).clone();
         if made.is_err() {
             self.0.pools.lock().forget(key, &place);
         }
@@ -120,6 +126,20 @@ where
             Some((key.clone(), pool.clone()))
         };
         pools.by_key.iter().filter_map(made).collect()
+    }
+
+    /// What the pools have done: counts summed over those that are in the map now, times over all that ever were.
+    pub fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        let mut late = 0;
+        for (_, pool) in self.snapshot() {
+            let (stats, served_late) = pool.counts();
+            sum.add(&stats);
+            late += served_late;
+        }
+        let at_once = sum.checkouts.saturating_sub(late);
+        sum.timed(&self.0.times, at_once);
+        sum
     }
 
     /// Forgets a key. Its pool is closed when the last handle to it is dropped.

@@ -13,6 +13,12 @@ mod plain {
     pub(crate) use tokio::runtime::{Handle, Id};
     pub(crate) use tokio::sync::Notify;
     pub(crate) use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+    /// Whether the current runtime, if there is one, has timers. Tokio tells by a panic only.
+    pub(crate) fn has_timers() -> bool {
+        let timer = || drop(sleep(std::time::Duration::ZERO));
+        Handle::try_current().is_err() || std::panic::catch_unwind(timer).is_ok()
+    }
 }
 
 #[cfg(pool_shuttle)]
@@ -24,6 +30,11 @@ mod random {
     pub(crate) use shuttle_tokio::sync::Notify;
 
     pub(crate) use crate::virtual_time::{Instant, sleep, sleep_until, timeout};
+
+    /// Time is a number here.
+    pub(crate) fn has_timers() -> bool {
+        true
+    }
 
     thread_local! {
         static TASKS: Cell<usize> = const { Cell::new(0) };

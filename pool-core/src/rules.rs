@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::policy::{PrePing, QueueDiscipline, TimeSource};
+use crate::tally::Times;
 
 /// A duration in half the room, exact to a nanosecond; beyond 584 years it is [`Duration::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ impl Span {
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) name: Option<Arc<str>>,
+    /// Where a pool of a map records times.
+    pub(crate) times: Option<Arc<Times>>,
     pub(crate) min_idle: usize,
     pub(crate) max_connecting: usize,
     pub(crate) recycle_jitter: f64,
@@ -61,6 +64,7 @@ impl Rules {
         let span = |span: Option<Duration>| span.map(Span::new);
         Self {
             name: config.name.clone(),
+            times: config.times.clone(),
             min_idle: config.min_idle,
             max_connecting: config.max_connecting,
             recycle_jitter: config.recycle_jitter,

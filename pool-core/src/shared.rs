@@ -26,7 +26,7 @@ use crate::raw::whole::Live;
 use crate::rules::Rules;
 use crate::stats::CloseReason;
 use crate::status::{Holder as HeldBy, Status};
-use crate::tally::{Tally, Timed};
+use crate::tally::{Tally, Timed, Times};
 use crate::timekeeper::Keepers;
 
 /// The bit of the epoch that says that checkouts and returns are watched.
@@ -238,9 +238,17 @@ impl<B: Backend> Shared<B> {
         Some(ask.deadline.min(shed)).filter(|at| *at != NEVER)
     }
 
+    /// Where times are recorded: in the map's, for a pool of a [`PoolMap`](crate::PoolMap).
+    fn times(&self) -> &Times {
+        match &self.config.times {
+            Some(of_the_map) => of_the_map,
+            None => &self.tally.times,
+        }
+    }
+
     /// Records how long something took.
     pub(crate) fn timed(&self, what: Timed, micros: u64) {
-        self.tally.record(what, micros);
+        self.times().record(what, micros);
         #[cfg(feature = "metrics")]
         crate::export::timed(&self.config, what, micros);
     }
@@ -253,9 +261,12 @@ impl<B: Backend> Shared<B> {
 
     /// The runtime to spawn on: the current one, else one that was seen before.
     pub(crate) fn runtime(&self) -> Option<Handle> {
-        Handle::try_current()
-            .ok()
-            .or_else(|| self.runtime.lock().clone())
+        Handle::try_current().ok().or_else(|| self.remembered())
+    }
+
+    /// The runtime that was seen before.
+    pub(crate) fn remembered(&self) -> Option<Handle> {
+        self.runtime.lock().clone()
     }
 
     /// Keeps a runtime in mind for work that comes up outside any.

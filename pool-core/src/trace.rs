@@ -85,7 +85,7 @@ pub(crate) fn event(pool: Option<&str>, kind: &EventKind) {
 pub(crate) fn waiting<F: Future>(
     pool: Option<&str>,
     checkout: F,
-) -> impl Future<Output = F::Output> {
+) -> impl Future<Output = F::Output> + use<F> {
     checkout.instrument(tracing::debug_span!(
         target: "pool_core",
         "pool.get",

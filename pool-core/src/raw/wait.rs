@@ -80,6 +80,10 @@ impl<P: Parts, H: Holder<P>> Wait<P, H> {
         }
     }
 
+    pub(crate) fn holder(&self) -> &H {
+        &self.holder
+    }
+
     /// Joins the queue, or looks how its place in it stands.
     ///
     /// `beside` runs under the mutex, when the place was just taken.
