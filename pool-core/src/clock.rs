@@ -172,3 +172,28 @@ fn tick() {
         }
     }
 }
+
+#[cfg(all(test, not(any(pool_loom, pool_shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Yields until `reached`, for a minute at the most.
+    fn until(reached: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !reached() {
+            assert!(begun.elapsed() < Duration::from_mins(1), "never reached");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_clock_goes_while_it_is_read_and_rests_when_it_is_not() {
+        for _ in 0..2 {
+            let first = coarse();
+            until(|| coarse() > first + micros(PERIOD));
+            assert!(coarse() <= real() | SEEN);
+            until(|| TICK.load(Ordering::Relaxed) == 0);
+            assert!(*TICKER.lock() == Ticker::Waiting);
+        }
+    }
+}

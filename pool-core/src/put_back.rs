@@ -91,7 +91,7 @@ impl<B: Backend, H: Holder<Parts<B>>> Drop for Untouched<B, H> {
 #[inline]
 pub(crate) fn after_use<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, H>) {
     if std::thread::panicking() {
-        return in_a_panic(claim);
+        return close(claim, CloseReason::Broken);
     }
     let mut vetting = Vetting::new(claim);
     let (entry, facts, shared) = vetting.split();
@@ -105,21 +105,6 @@ pub(crate) fn after_use<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, 
     }
     facts.rest(now);
     give(vetting.release(), now);
-}
-
-/// Its holder panicked, and may have left it in the middle of anything.
-#[cold]
-fn in_a_panic<B: Backend, H: Holder<Parts<B>>>(mut claim: Claim<Parts<B>, H>) {
-    let (entry, facts, core) = claim.split();
-    let shared = &core.outside;
-    let held = shared.now().saturating_sub(facts.since());
-    if let Some(entry) = entry {
-        shared.tell(|| EventKind::Returned {
-            connection: entry.serial,
-            held: Duration::from_micros(held),
-        });
-    }
-    close(claim, CloseReason::Broken);
 }
 
 #[cold]

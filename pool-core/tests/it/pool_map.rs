@@ -52,6 +52,26 @@ fn concurrent_first_users_of_one_key_build_one_pool() {
     assert_eq!((built.load(Ordering::SeqCst), map.len()), (1, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_pools_keep_their_times_together_and_their_counts_apart() {
+    let (map, _, _) = map(10);
+    for (key, cycles) in [(1, 3), (2, 5)] {
+        let pool = map.pool(&key).unwrap();
+        for _ in 0..cycles {
+            drop(pool.get().await.unwrap());
+        }
+        let stats = pool.stats();
+        assert_eq!((stats.checkouts, stats.opened), (cycles, 1));
+        assert_eq!((stats.connect.count, stats.wait.count), (0, 0));
+    }
+    let all = map.stats();
+    assert_eq!((all.checkouts, all.opened), (8, 2));
+    assert_eq!((all.connect.count, all.wait.count), (2, 8));
+    map.remove(&1);
+    let rest = map.stats();
+    assert_eq!((rest.checkouts, rest.connect.count), (5, 2));
+}
+
 #[test]
 fn a_key_that_is_being_built_holds_up_nobody_elses() {
     let (entered, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));

@@ -37,6 +37,20 @@ async fn renewing_replaces_every_idle_connection_within_the_span_before_it_is_cl
 }
 
 #[tokio::test(start_paused = true)]
+async fn renewing_many_within_a_short_span_replaces_them_all_at_the_pace_of_opening() {
+    let backend = ScriptedBackend::new().always(Call::Open, Step::after(20, Step::Ok));
+    let pool = backend.pool_with(100, 10, |b| b.max_connecting(2));
+    pool.warm_up(100).await.unwrap();
+    pool.renew_all(2 * SECOND);
+    for _ in 0..50 {
+        sleep(100 * MS).await;
+        assert!(pool.status().open >= 100, "{}", pool.status());
+    }
+    at_rest(&pool).await;
+    assert_eq!((backend.opens(), pool.status().idle), (200, 100));
+}
+
+#[tokio::test(start_paused = true)]
 async fn renewing_at_once_replaces_all_before_they_are_closed() {
     let backend = ScriptedBackend::new();
     let pool = backend.pool(4, 1);

@@ -82,6 +82,28 @@ fn opening_none_at_a_time_is_refused() {
 }
 
 #[test]
+fn a_shortest_pause_above_the_longest_is_refused_by_both() {
+    let (shortest, longest) = (Duration::from_secs(3), Duration::from_secs(2));
+    let error = refused(|b| b.backoff(shortest, longest));
+    assert_eq!(error, BuildError::Backoff { shortest, longest });
+    let text = error.to_string();
+    assert!(
+        text.starts_with("backoff's shortest pause 3s is above its longest 2s: lower the one"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_runtime_without_timers_is_refused_when_the_pool_is_built() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let error = runtime.block_on(async { refused(|b| b) });
+    assert_eq!(error, BuildError::NoTimers);
+    assert!(error.to_string().contains("call enable_time"), "{error}");
+}
+
+#[test]
 fn zero_is_a_good_timeout_and_so_is_none_and_the_longest_of_all() {
     for timeout in [Some(Duration::ZERO), None, Some(Duration::MAX)] {
         let builder = Pool::builder(ScriptedBackend::new()).pool_timeout(timeout);
