@@ -1,6 +1,7 @@
 //! Why something failed: one opaque type, with what a caller needs to decide what to do next.
 
 mod from;
+mod misfit;
 mod statement;
 
 use std::any::Any;

@@ -100,6 +100,11 @@ impl SessionFactory {
         self.with_options(self.options.retry_dead(again))
     }
 
+    /// A factory whose sessions collect no more rows at once; see [`SessionOptions::max_rows`].
+    pub fn max_rows(&self, rows: usize) -> Self {
+        self.with_options(self.options.max_rows(rows))
+    }
+
     /// A session. Borrows nothing until its first statement.
     pub fn session(&self) -> Session {
         Session::new(Arc::clone(&self.source), self.options)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pool_core::{ConnectError, GetError};
 use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 
-use super::{Error, ErrorKind, Server, is_loss, outcome_of};
+use super::{Error, ErrorKind, Server, is_loss, misfit, outcome_of};
 use crate::sqlstate::kind_of;
 
 impl Error {
@@ -43,7 +43,8 @@ impl Error {
         let server = Server {
             code: error.code().code().to_owned(),
             detail: owned(error.detail()),
-            hint: owned(error.hint()),
+            hint: owned(error.hint())
+                .or_else(|| misfit::hint(error.code().code(), error.message())),
             position: match error.position() {
                 Some(ErrorPosition::Original(position)) => Some(*position),
                 _ => None,
@@ -107,24 +108,17 @@ impl From<tokio_postgres::Error> for Error {
             };
             return Self::from_db_error(server, ends);
         }
+        let error = match misfit::explain(error) {
+            Ok(ours) => return ours,
+            Err(error) => error,
+        };
         let closed = error.is_closed();
         // The driver's text is "what: cause"; the cause goes on as the cause.
         let text = error.to_string();
         let what = text.split(": ").next().unwrap_or(&text).to_owned();
-        let parameter = [
-            "error serializing parameter",
-            "error deserializing",
-            "expected ",
-            "invalid column",
-        ];
-        let (kind, message) = if parameter.iter().any(|start| what.starts_with(start)) {
-            (ErrorKind::Parameter, what)
-        } else if what.starts_with("error encoding message") {
-            // Text with a zero in it, or more than a message can hold.
-            (
-                ErrorKind::Parameter,
-                "the statement can't be sent as it is".to_owned(),
-            )
+        let row = ["error deserializing", "invalid column"];
+        let (kind, message) = if row.iter().any(|start| what.starts_with(start)) {
+            (ErrorKind::Row, what)
         } else if what.starts_with("query returned an unexpected number of rows") {
             (ErrorKind::RowCount, what)
         } else if what.starts_with("authentication error") {

@@ -330,7 +330,8 @@ impl Session {
         };
         let error = open.lease.connection.explain(error);
         let begun = (open.begun && !self.options.autocommit) || about_to_begin;
-        if error.kind() == ErrorKind::ConnectionLost && begun && !open.may_end {
+        let lost = matches!(error.kind(), ErrorKind::ConnectionLost | ErrorKind::Timeout);
+        if lost && begun && !open.may_end {
             return error.with_outcome(Outcome::NotApplied);
         }
         error

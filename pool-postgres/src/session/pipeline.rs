@@ -8,6 +8,7 @@
 //! server had received already it skips, and a failure on our side (a parameter that does not fit) ends the
 //! sending.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::ready;
 use std::panic::Location;
@@ -16,11 +17,12 @@ use std::pin::Pin;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
-use tokio_postgres::{Row, RowStream};
+use tokio_postgres::{Row, RowStream, Statement};
 
-use super::flight::simple;
+use super::flight::{may_end_transaction, simple};
 use super::limits::within;
 use super::{Session, at_most_one, exactly_one, too_many};
+use crate::connection::PgConnection;
 use crate::error::{Error, ErrorKind};
 use crate::row::{self, FromRow};
 
@@ -154,8 +156,9 @@ impl Session {
         let Some(open) = self.open() else {
             return Ok(());
         };
+        open.may_end = items.iter().any(|item| may_end_transaction(item.sql));
         let (limit, connection) = (open.limit, &open.lease.connection);
-        let cold = cold(items, |sql| connection.cached(sql).is_some());
+        let (mut known, cold) = sorted(items, connection);
         if !cold.is_empty() {
             // All preparations and the preamble in one flight.
             let begun = simple(connection.driver(), preamble.as_deref());
@@ -163,14 +166,22 @@ impl Session {
             let both = async { futures_util::join!(begun, prepared) };
             let (begun, prepared) = within(limit, both).await?;
             begun?;
-            for (sql, prepared) in cold.iter().zip(prepared) {
-                let Err(error) = prepared else { continue };
-                let of_it = items.iter().position(|item| item.sql == *sql);
-                if let Some(of_it) = of_it {
-                    results[of_it] = Some(Err(error));
-                }
-                if !alone {
-                    break;
+            for (sql, prepared) in cold.into_iter().zip(prepared) {
+                match prepared {
+                    Ok(statement) => {
+                        known.insert(sql, statement);
+                    }
+                    Err(error) => {
+                        let error = error.with_statement(sql, None);
+                        for (item, result) in items.iter().zip(&mut *results) {
+                            if item.sql == sql {
+                                *result = Some(Err(error.clone()));
+                            }
+                        }
+                        if !alone {
+                            break;
+                        }
+                    }
                 }
             }
             self.preceded(preamble.take().is_some());
@@ -182,21 +193,14 @@ impl Session {
             return Ok(());
         };
         let connection = &open.lease.connection;
-        let mut statements = Vec::with_capacity(items.len());
-        for (item, result) in items.iter().zip(&*results) {
-            let prepared = match result {
-                Some(_) => None,
-                // At hand, unless so many others have driven it out again.
-                None => Some(within(limit, connection.prepare(item.sql)).await??),
-            };
-            statements.push(prepared);
-        }
         let driver = connection.driver();
         let mut begun = Box::pin(simple(driver, preamble.as_deref()));
         let early = (&mut begun).now_or_never(); // Queued first.
         let mut started: Vec<(usize, Started<'_>)> = Vec::with_capacity(items.len());
-        for (index, (item, statement)) in items.iter().zip(&statements).enumerate() {
-            let Some(statement) = statement else { continue };
+        for (index, item) in items.iter().enumerate() {
+            let Some(statement) = known.get(item.sql) else {
+                continue;
+            };
             let params = item.params.iter().copied();
             let mut answer: Started<'_> = Box::pin(driver.query_raw(statement, params));
             match (&mut answer).now_or_never() {
@@ -257,15 +261,24 @@ fn first_failure(results: &[Slot]) -> Option<Error> {
     failures.next().cloned()
 }
 
-/// The statements that have to be prepared, each once.
-fn cold<'i>(items: &[Item<'i>], is_cached: impl Fn(&str) -> bool) -> Vec<&'i str> {
-    let mut cold: Vec<&str> = Vec::new();
+/// The statements that are prepared already, and those that are not, each once.
+fn sorted<'i>(
+    items: &[Item<'i>],
+    connection: &PgConnection,
+) -> (HashMap<&'i str, Statement>, Vec<&'i str>) {
+    let (mut known, mut cold) = (HashMap::new(), Vec::new());
     for item in items {
-        if !cold.contains(&item.sql) && !is_cached(item.sql) {
-            cold.push(item.sql);
+        if known.contains_key(item.sql) || cold.contains(&item.sql) {
+            continue;
+        }
+        match connection.cached(item.sql) {
+            Some(statement) => {
+                known.insert(item.sql, statement);
+            }
+            None => cold.push(item.sql),
         }
     }
-    cold
+    (known, cold)
 }
 
 async fn read(

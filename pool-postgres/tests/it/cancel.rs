@@ -40,7 +40,7 @@ async fn dropped_at_every_await<T>(
             }
         }
         drop(session);
-        assert_next_borrower_is_at_ease(&engine, &after).await;
+        assert_as_new(&engine, &after).await;
         assert_eq!(count(&engine).await, 0, "{after}: something was kept");
         let status = engine.status();
         assert_eq!((status.in_use, status.waiting), (0, 0), "{after}");
@@ -126,6 +126,122 @@ async fn a_row_stream_can_be_dropped_at_every_await() {
         Ok(())
     };
     dropped_at_every_await("a row stream", false, inserted, work, 2).await;
+}
+
+#[tokio::test]
+async fn a_pipeline_can_be_dropped_at_every_await() {
+    let work = async |s: &mut Session| {
+        let (one, two) = (1_i64, 2_i64);
+        s.pipeline()
+            .statement("INSERT INTO t VALUES ($1)", &[&one])
+            .statement("INSERT INTO t VALUES ($1::bigint + 1)", &[&two])
+            .statement("SELECT n FROM t", &[])
+            .run()
+            .await
+    };
+    dropped_at_every_await("a cold pipeline", true, nothing, work, 3).await;
+    dropped_at_every_await("a pipeline", false, nothing, work, 1).await;
+    dropped_at_every_await("a later pipeline", false, inserted, work, 1).await;
+}
+
+#[tokio::test]
+async fn a_copy_in_can_be_dropped_at_every_await() {
+    let work = async |s: &mut Session| {
+        let mut copy = s.copy_in("COPY t FROM STDIN").await?;
+        for _ in 0..3 {
+            copy.send("1\n".repeat(10_000)).await?;
+        }
+        copy.finish().await
+    };
+    dropped_at_every_await("a cold copy", true, nothing, work, 3).await;
+    dropped_at_every_await("a copy", false, inserted, work, 2).await;
+    let work = async |s: &mut Session| {
+        let copy = s.copy_in("COPY t FROM STDIN").await?;
+        copy.abort().await
+    };
+    dropped_at_every_await("a copy given up", false, nothing, work, 2).await;
+}
+
+#[tokio::test]
+async fn a_copy_out_can_be_dropped_at_every_await() {
+    let work = async |s: &mut Session| {
+        let sql = "COPY (SELECT generate_series(1, 20000)) TO STDOUT";
+        let mut data = s.copy_out(sql).await?;
+        while let Some(piece) = data.next().await {
+            piece?;
+        }
+        Ok(())
+    };
+    dropped_at_every_await("a copy out", false, inserted, work, 2).await;
+}
+
+#[tokio::test]
+async fn a_setting_for_the_transaction_can_be_dropped_at_every_await() {
+    let work = async |s: &mut Session| {
+        s.set_local_search_path(&["nowhere"]).await?;
+        s.set_local("work_mem", "7MB").await
+    };
+    dropped_at_every_await("settings", false, nothing, work, 2).await;
+}
+
+#[tokio::test]
+async fn a_session_with_limits_can_be_dropped_at_every_await() {
+    let limits = async |s: &mut Session| {
+        let limit = Duration::from_mins(10);
+        let options = s
+            .options()
+            .statement_timeout(limit)
+            .transaction_timeout(limit);
+        s.set_options(options).expect("nothing is open");
+    };
+    let work = async |s: &mut Session| {
+        s.execute("INSERT INTO t VALUES ($1)", &[&1_i64]).await?;
+        s.query("SELECT n FROM t", &[]).await
+    };
+    dropped_at_every_await("a session with limits", false, limits, work, 2).await;
+}
+
+#[tokio::test]
+async fn a_session_that_becomes_a_stream_can_be_dropped_at_every_await() {
+    let db = database().await;
+    let (engine, sessions) = sessions(&db);
+    for polls in 0.. {
+        let work = async {
+            let sql = "SELECT n FROM generate_series(1, 20000) AS n";
+            let mut rows = sessions.session().into_stream(sql, &[]).await?;
+            let mut seen = 0;
+            while let Some(row) = rows.next().await {
+                row?;
+                seen += 1;
+            }
+            Ok::<_, Error>(seen)
+        };
+        let done = poll_then_drop(polls, work).await;
+        assert_next_borrower_is_at_ease(&engine, &format!("{polls} polls of a stream")).await;
+        if let Some(seen) = done {
+            assert_eq!(seen.expect("all came"), 20_000);
+            assert!(polls >= 2);
+            break;
+        }
+    }
+}
+
+/// Nothing that a transaction or an earlier borrower could have left is found on the connection.
+async fn assert_as_new(engine: &Engine, after: &str) {
+    assert_next_borrower_is_at_ease(engine, after).await;
+    let sql = "SELECT current_setting('search_path'), current_setting('statement_timeout'), \
+               current_setting('role'), (SELECT count(*) FROM pg_cursors WHERE name <> ''), \
+               (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())";
+    let found: (String, String, String, i64, i64) =
+        engine.query_one_as(sql, &[]).await.expect("a row");
+    let expected = (
+        "\"$user\", public".to_owned(),
+        "0".to_owned(),
+        "none".to_owned(),
+        0,
+        0,
+    );
+    assert_eq!(found, expected, "{after}");
 }
 
 #[tokio::test]

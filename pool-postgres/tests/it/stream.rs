@@ -1,5 +1,6 @@
 //! Rows as they arrive.
 
+use futures_util::TryStreamExt;
 use pool_postgres::Error;
 
 use crate::support::{assert_next_borrower_is_at_ease, count, database, sessions, until};
@@ -95,4 +96,27 @@ async fn a_session_goes_on_after_a_stream_that_was_dropped_half_way() {
         .await
         .expect("committed");
     assert_eq!(count(&engine).await, 1);
+}
+
+#[tokio::test]
+async fn a_session_that_became_a_stream_outlives_its_maker_and_ends_with_the_stream() {
+    let db = database().await;
+    let (engine, sessions) = sessions(&db);
+    let body = tokio::spawn(async move {
+        let reads = sessions.read_only().session();
+        reads
+            .into_stream("SELECT n FROM generate_series(1::bigint, 1000) AS n", &[])
+            .await
+    });
+    let rows = body.await.expect("no panic").expect("a stream");
+    assert_eq!(engine.status().in_use, 1);
+    let sum = rows.try_fold(0, async |sum, row| {
+        Ok(sum + row.try_get::<_, i64>(0).expect("a number"))
+    });
+    assert_eq!(sum.await.expect("all came"), 500_500);
+    assert_eq!(engine.status().in_use, 0);
+    let mut rows = engine.query_stream(MANY, &[]).await.expect("a stream");
+    rows.next().await.expect("a row").expect("no error");
+    drop(rows);
+    assert_next_borrower_is_at_ease(&engine, "an engine's stream dropped half-way").await;
 }
