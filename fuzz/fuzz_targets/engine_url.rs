@@ -5,17 +5,17 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pool_postgres::EngineOptions;
+use pool_postgres::EngineConfig;
 
 /// A shorter password is found in any text by chance.
 const SHORTEST: usize = 4;
 
 fuzz_target!(|text: &str| {
-    let Ok(options) = text.parse::<EngineOptions>() else {
+    let Ok(options) = text.parse::<EngineConfig>() else {
         return;
     };
     let url = options.render_with_password();
-    let again: EngineOptions = url.parse().expect("what was written must be readable");
+    let again: EngineConfig = url.parse().expect("what was written must be readable");
     assert!(again == options, "{url:?} reads as other options");
 
     let shown = options.to_string();

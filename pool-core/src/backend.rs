@@ -137,6 +137,10 @@ pub enum Failure {
     Transient,
     /// It will not pass by itself (a wrong password, no such database): every waiter learns it at once.
     Permanent,
+    /// The other side accepts no more connections. While this pool has others, whoever waits goes on waiting for
+    /// one of them to come back, within its own time, and opening is tried again with backoff; a pool that has
+    /// none takes it as `Transient`.
+    Full,
     /// All connections opened before now are suspect (the server restarted): idle ones are pinged side by
     /// side, those in use are closed when they come back.
     Generation,

@@ -45,7 +45,15 @@ pub enum EventKind {
     ConnectFailed {
         /// Failed attempts in a row, this one counted.
         failures: u32,
-        /// Why.
+        /// Why, with its causes.
+        cause: String,
+    },
+    /// The other side accepts no more connections ([`Failure::Full`](crate::Failure::Full)): those who wait go on
+    /// waiting for one to come back.
+    Full {
+        /// How many connections the pool has.
+        open: usize,
+        /// What the other side said, with its causes.
         cause: String,
     },
     /// The pool is down: callers for whom nothing is idle are refused until an attempt succeeds.

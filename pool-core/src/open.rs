@@ -159,6 +159,19 @@ impl<B: Backend> Opener<B> {
     async fn failed(&mut self, cause: ConnectError<B::Error>, failure: Failure) -> bool {
         let shared = &self.core.outside;
         let config = &shared.config;
+        if failure == Failure::Full && !self.probing {
+            let counts = self.core.counts();
+            let open = counts.taken - counts.connecting;
+            if open > 0 {
+                let pause = shared.outage.full(&cause, config.backoff());
+                shared.tally.connect_failures.raise();
+                shared.tell(|| EventKind::Full {
+                    open,
+                    cause: in_full(&cause),
+                });
+                return self.wanted() && self.rest(pause).await && self.wanted();
+            }
+        }
         let verdict = shared.outage.failed(
             &cause,
             failure,
@@ -169,7 +182,7 @@ impl<B: Backend> Opener<B> {
         shared.tally.connect_failures.raise();
         shared.tell(|| EventKind::ConnectFailed {
             failures: shared.outage.failures(),
-            cause: cause.to_string(),
+            cause: in_full(&cause),
         });
         if matches!(verdict, Verdict::Probe(_)) && !self.probing {
             shared.tell(|| EventKind::Down);
@@ -254,6 +267,18 @@ impl<B: Backend> Drop for Opener<B> {
             put_back::note_vacated(&self.core);
         }
     }
+}
+
+/// An error and its causes in one line: an event has no causes of its own.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// Opens one connection, within `connect_timeout`.

@@ -19,6 +19,8 @@ pub(crate) struct Outage<E> {
 
 struct State<E> {
     failures: u32,
+    /// Attempts in a row for which the other side had no room, and we had something to wait for.
+    full: u32,
     last: Option<ConnectError<E>>,
     probing: bool,
     down: bool,
@@ -40,6 +42,7 @@ impl<E> Outage<E> {
         Self {
             state: Mutex::new(State {
                 failures: 0,
+                full: 0,
                 last: None,
                 probing: false,
                 down: false,
@@ -85,6 +88,20 @@ impl<E> Outage<E> {
         verdict
     }
 
+    /// Notes that the other side has no room, while the pool has connections that will come back: no failure to
+    /// tell anybody of. Returns the pause before the next attempt.
+    pub(crate) fn full(&self, cause: &ConnectError<E>, backoff: (Duration, Duration)) -> Duration {
+        let mut state = self.state.lock();
+        state.full = state.full.saturating_add(1);
+        let before = state.last.replace(cause.clone());
+        let full = state.full;
+        // Ordering: Relaxed; a hint, the mutex carries the rest.
+        self.troubled.store(true, Ordering::Relaxed);
+        drop(state);
+        drop(before); // Without the mutex: a destructor is user code.
+        pause(full, backoff)
+    }
+
     /// Notes that a connection was opened; true if that ends a row of failures.
     pub(crate) fn recovered(&self) -> bool {
         // Ordering: Relaxed; a hint: a failure noted meanwhile may stay for one more success.
@@ -96,6 +113,7 @@ impl<E> Outage<E> {
             &mut *state,
             State {
                 failures: 0,
+                full: 0,
                 last: None,
                 probing: false,
                 down: false,

@@ -38,6 +38,9 @@ pub(crate) fn event(pool: Option<&str>, kind: &EventKind) {
                 cause = cause.as_str()
             );
         }
+        EventKind::Full { open, cause } => {
+            log!(Level::WARN, "the other side is full", open, cause);
+        }
         EventKind::Down => log!(Level::WARN, "down"),
         EventKind::Recovered => log!(Level::INFO, "recovered"),
         EventKind::CheckedOut { connection } => {

@@ -3,26 +3,32 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use pool_core::{Backend, Failure, Health, When};
+use pool_core::{Backend, Failure, Health, HookFuture, When};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tokio_postgres::{AsyncMessage, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client};
 
-use crate::address::{EngineOptions, Place, SslMode, Target, TargetSessionAttrs};
+use crate::address::{Place, Target};
 use crate::conduct::Conduct;
 use crate::connection::{PgConnection, Way};
-use crate::dial::{Encryption, Shaken, attempts, dial};
+use crate::dial::Encryption;
 use crate::error::{Error, ErrorKind};
 use crate::listen::Inbox;
+use crate::open::open;
 use crate::reset::ResetPolicy;
+use crate::room::Room;
 use crate::statements::{Schema, Statements};
 use crate::tally::Tally;
-use crate::wire::{Recorded, Wire};
+use crate::wire::Wire;
+
+/// What a user has done to each connection once, right after it was opened.
+pub(crate) type SetUp = Arc<dyn for<'a> Fn(&'a mut PgConnection) -> HookFuture<'a> + Send + Sync>;
 
 /// Opens, checks, cleans and closes connections to one database.
 pub struct PgBackend {
     target: Arc<Target>,
+    set_up: Arc<[SetUp]>,
+    room: Arc<Room>,
     /// Where notifications go; without one they are dropped.
     inbox: Option<Inbox>,
     tally: Arc<Tally>,
@@ -31,21 +37,24 @@ pub struct PgBackend {
 }
 
 impl PgBackend {
-    /// Fills in what the options leave open, from the environment.
-    pub(crate) fn new(options: EngineOptions, conduct: Conduct) -> Result<Self, Error> {
-        Ok(Self {
-            target: Arc::new(Target::new(options)?),
+    pub(crate) fn new(target: Target, conduct: Conduct, set_up: Vec<SetUp>) -> Self {
+        Self {
+            target: Arc::new(target),
+            set_up: set_up.into(),
+            room: Arc::default(),
             inbox: None,
             tally: Arc::default(),
             conduct: Arc::new(conduct),
             schema: Arc::default(),
-        })
+        }
     }
 
     /// Connects to the same place; what the server notifies of goes to `inbox`.
     pub(crate) fn listening(&self, inbox: Inbox) -> Self {
         Self {
             target: Arc::clone(&self.target),
+            set_up: Arc::clone(&self.set_up),
+            room: Arc::clone(&self.room),
             inbox: Some(inbox),
             tally: Arc::clone(&self.tally),
             conduct: Arc::clone(&self.conduct),
@@ -53,87 +62,65 @@ impl PgBackend {
         }
     }
 
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
+    }
+
     /// Where the sessions on these connections count.
     pub(crate) fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
     }
 
-    /// Tries the places in turn; the first of the wanted kind will do.
-    async fn open(&self, attrs: TargetSessionAttrs) -> Result<PgConnection, Error> {
-        let mut last = None;
-        for place in &self.target.places {
-            match self.open_in_time(place).await {
-                Ok(connection) => match check_attrs(&connection, attrs, place).await {
-                    Ok(()) => return Ok(connection),
-                    Err(error) => {
-                        connection.close().await;
-                        last = Some(error);
-                    }
-                },
-                // Another server would say the same.
-                Err(error) if error.kind() == ErrorKind::Authentication => return Err(error),
-                Err(error) => last = Some(error),
-            }
+    /// Does what is done once to each connection.
+    async fn prepare(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        if !self.target.pooled {
+            self.room.compare(connection).await?;
         }
-        Err(last.unwrap_or_else(|| Error::new(ErrorKind::Config, "there is no host to connect to")))
+        self.set_up(connection).await?;
+        connection.is_clean();
+        Ok(())
     }
 
-    /// Gives one of several places its share of `connect_timeout`; a single one has all that the pool gives.
-    async fn open_in_time(&self, place: &Place) -> Result<PgConnection, Error> {
-        let Some(patience) = self.target.patience else {
-            return self.open_at(place).await;
-        };
-        timeout(patience, self.open_at(place))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Error::new(
-                    ErrorKind::Connect,
-                    format!(
-                        "{place} did not answer within {patience:?}, its share of connect_timeout"
-                    ),
-                ))
-            })
-    }
-
-    async fn open_at(&self, place: &Place) -> Result<PgConnection, Error> {
-        let mut refused = None;
-        for encryption in attempts(self.target.sslmode, place) {
-            match self.log_in(place, *encryption).await {
-                // The server wants it the other way, if it wants us at all; or its TLS does not work.
-                Err(error)
-                    if error.sqlstate() == Some("28000")
-                        || (error.kind() == ErrorKind::Tls
-                            && *encryption == Encryption::IfOffered) =>
-                {
-                    refused.get_or_insert(error);
-                }
-                other => return other,
-            }
+    /// Does what the user wants done, and sees that nothing is left under way.
+    async fn set_up(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        for set_up in &*self.set_up {
+            set_up(connection).await.map_err(|cause| {
+                Error::from_boxed(ErrorKind::Hook, "after_connect failed", cause)
+            })?;
         }
-        let error =
-            refused.unwrap_or_else(|| Error::new(ErrorKind::Connect, "no attempt was made"));
-        if self.target.sslmode == SslMode::Disable && error.to_string().contains("no encryption") {
-            return Err(Error::from_source(
-                ErrorKind::Tls,
-                format!(
-                    "{place} demands TLS, and sslmode=disable forbids it: set sslmode=require or better"
-                ),
-                error,
+        if self.set_up.is_empty() {
+            return Ok(());
+        }
+        // Answered when all is that they left under way.
+        let answer = connection.driver().simple_query("").await;
+        answer.map_err(|error| connection.fault(error))?;
+        connection.settled();
+        if connection.is_in_transaction() {
+            return Err(Error::new(
+                ErrorKind::Hook,
+                "after_connect left a transaction open: commit it, or leave out BEGIN",
             ));
         }
-        Err(error)
+        Ok(())
     }
 
-    async fn log_in(&self, place: &Place, encryption: Encryption) -> Result<PgConnection, Error> {
-        let channel = dial(&self.target, place, encryption).await?;
-        let wire = Arc::new(Wire::new(self.conduct.longest_message));
-        let stream = Recorded::new(channel, Arc::clone(&wire));
-        let (client, connection) = self
-            .target
-            .login
-            .connect_raw(stream, Shaken)
-            .await
-            .map_err(|error| Error::at_start(error).with_node(place.to_string()))?;
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The record of a connection that is to be made.
+    pub(crate) fn new_record(&self) -> Arc<Wire> {
+        Arc::new(Wire::new(self.conduct.longest_message))
+    }
+
+    /// Makes a connection of what the driver has logged in.
+    pub(crate) fn attach<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        (client, connection): (Client, tokio_postgres::Connection<S, S>),
+        wire: Arc<Wire>,
+        place: &Place,
+        encryption: Encryption,
+    ) -> PgConnection {
         let (present, gone) = watch::channel(());
         let (inbox, record) = (self.inbox.clone(), Arc::clone(&wire));
         let task = tokio::spawn(async move {
@@ -146,7 +133,7 @@ impl PgBackend {
             place: place.clone(),
             encryption,
         };
-        Ok(PgConnection::new(
+        PgConnection::new(
             client,
             wire,
             (task, gone),
@@ -154,7 +141,7 @@ impl PgBackend {
             Arc::clone(&self.conduct),
             statements,
             Arc::clone(&self.tally),
-        ))
+        )
     }
 }
 
@@ -183,57 +170,18 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn check_attrs(
-    connection: &PgConnection,
-    attrs: TargetSessionAttrs,
-    place: &Place,
-) -> Result<(), Error> {
-    use TargetSessionAttrs as A;
-    if matches!(attrs, A::Any) {
-        return Ok(());
-    }
-    let sql = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
-    let answer = connection.driver().simple_query(sql).await;
-    let answer = answer.map_err(|error| connection.fault(error))?;
-    connection.settled();
-    connection.is_clean();
-    let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((
-            row.try_get(0).ok()? == Some("t"),
-            row.try_get(1).ok()? == Some("on"),
-        )),
-        _ => None,
-    });
-    let (in_recovery, read_only) = row.unwrap_or((true, true));
-    let (fits, wanted) = match attrs {
-        A::ReadWrite => (!read_only, "read-write"),
-        A::ReadOnly => (read_only, "read-only"),
-        A::Primary => (!in_recovery, "primary"),
-        A::Standby | A::PreferStandby => (in_recovery, "standby"),
-        A::Any => (true, "any"),
-    };
-    if fits {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Connect,
-        format!("{place} is not what target_session_attrs={wanted} asks for"),
-    ))
-}
-
 impl Backend for PgBackend {
     type Connection = PgConnection;
     type Error = Error;
 
     async fn connect(&self) -> Result<PgConnection, Error> {
-        match self.target.attrs {
-            TargetSessionAttrs::PreferStandby => {
-                match self.open(TargetSessionAttrs::Standby).await {
-                    Err(_) => self.open(TargetSessionAttrs::Any).await,
-                    found => found,
-                }
+        let mut connection = open(self).await?;
+        match self.prepare(&mut connection).await {
+            Ok(()) => Ok(connection),
+            Err(error) => {
+                connection.terminate();
+                Err(error)
             }
-            attrs => self.open(attrs).await,
         }
     }
 
@@ -265,7 +213,9 @@ impl Backend for PgBackend {
 
     async fn ping(&self, conn: &mut PgConnection) -> Result<(), Error> {
         let untouched = conn.is_untouched();
-        let answer = conn.driver().simple_query("").await;
+        // Some poolers trip over an empty query.
+        let nothing = if self.target.pooled { "SELECT 1" } else { "" };
+        let answer = conn.driver().simple_query(nothing).await;
         answer.map_err(|error| conn.fault(error))?;
         conn.settled();
         if untouched {
@@ -276,7 +226,13 @@ impl Backend for PgBackend {
 
     /// Brings a connection to rest and does what the [`ResetPolicy`] says; all of it acknowledged.
     async fn reset(&self, conn: &mut PgConnection) -> Result<(), Error> {
-        crate::reset::reset(conn).await
+        crate::reset::reset(conn).await?;
+        if self.conduct.reset == ResetPolicy::Full {
+            // What was set up is part of a new connection.
+            self.set_up(conn).await?;
+            conn.is_clean();
+        }
+        Ok(())
     }
 
     async fn close(&self, conn: PgConnection) {
@@ -294,6 +250,7 @@ impl Backend for PgBackend {
             | ErrorKind::Tls
             | ErrorKind::Config
             | ErrorKind::Url => Failure::Permanent,
+            ErrorKind::TooManyConnections => Failure::Full,
             ErrorKind::ConnectionLost | ErrorKind::OutcomeUnknown => Failure::Generation,
             _ => Failure::Transient,
         }

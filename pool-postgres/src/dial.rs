@@ -4,18 +4,25 @@
 //! shaken hands over before the driver sees the stream, so that everything above it is recorded.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::{Instant, timeout};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::address::{Place, SslMode, Target};
 use crate::error::{Error, ErrorKind};
-use crate::tls;
+
+type Addresses = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Looks up a host's addresses, in place of the operating system.
+pub(crate) type Resolver = Arc<dyn Fn(String, u16) -> Addresses + Send + Sync>;
 
 /// The message that asks a server for TLS.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -39,11 +46,22 @@ pub(crate) fn attempts(mode: SslMode, place: &Place) -> &'static [Encryption] {
     }
 }
 
-/// Opens a stream to a place.
+/// Opens a stream to a place, within the time that the target gives to one.
 pub(crate) async fn dial(
     target: &Target,
     place: &Place,
     encryption: Encryption,
+) -> Result<Channel, Error> {
+    dial_until(target, place, encryption, Instant::now() + target.limit).await
+}
+
+/// Opens a stream to a place. If it has several addresses, each gets a fair share of the time that is left; that
+/// the whole ends in time is the caller's part.
+pub(crate) async fn dial_until(
+    target: &Target,
+    place: &Place,
+    encryption: Encryption,
+    end: Instant,
 ) -> Result<Channel, Error> {
     let unreachable = |cause| {
         Error::from_source(
@@ -53,12 +71,12 @@ pub(crate) async fn dial(
         )
     };
     let (mut socket, host) = match place {
-        Place::Unix { socket } => (
-            Socket::Unix(UnixStream::connect(socket).await.map_err(unreachable)?),
-            "",
-        ),
-        Place::Tcp { host, port } => {
-            let socket = tcp(host, *port, target).await.map_err(unreachable)?;
+        Place::Unix { folder, port } => {
+            let socket = UnixStream::connect(Place::socket(folder, *port)).await;
+            (Socket::Unix(socket.map_err(unreachable)?), "")
+        }
+        Place::Tcp { host, .. } => {
+            let socket = tcp(place, target, end).await?;
             (Socket::Tcp(socket), host.as_str())
         }
     };
@@ -66,7 +84,12 @@ pub(crate) async fn dial(
         return Ok(Channel::Plain(socket));
     }
     // Built before anything is sent: a certificate file that can't be read is no reason to bother the server.
-    let mut connector = tls::connector(target.sslmode, target.sslrootcert.as_ref())?;
+    let tls = target.tls.clone();
+    let mut connector = tokio::task::spawn_blocking(move || tls.connector())
+        .await
+        .map_err(|cause| {
+            Error::from_source(ErrorKind::Tls, "the certificates could not be read", cause)
+        })??;
     socket.write_all(&SSL_REQUEST).await.map_err(unreachable)?;
     match socket.read_u8().await.map_err(unreachable)? {
         b'S' => {}
@@ -126,18 +149,56 @@ fn remedy(cause: &io::Error) -> &'static str {
     }
 }
 
-async fn tcp(host: &str, port: u16, target: &Target) -> io::Result<TcpStream> {
-    let mut last = None;
-    for address in lookup_host((host, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                tune(&stream, target)?;
-                return Ok(stream);
+async fn tcp(place: &Place, target: &Target, end: Instant) -> Result<TcpStream, Error> {
+    let addresses = addresses(place, target).await.map_err(|cause| {
+        Error::from_source(
+            ErrorKind::Connect,
+            format!("could not look up the address of {place}"),
+            cause,
+        )
+    })?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let share = end.saturating_duration_since(Instant::now()) / left;
+        let attempt = TcpStream::connect(*address);
+        let connected = if left == 1 {
+            attempt.await
+        } else {
+            timeout(share, attempt).await.unwrap_or_else(|_elapsed| {
+                let text = format!("no answer within {share:?}, a fair share of the time left");
+                Err(io::Error::new(io::ErrorKind::TimedOut, text))
+            })
+        };
+        match connected.and_then(|stream| tune(&stream, target).map(|()| stream)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                tracing::debug!(%address, %error, "an address of a host did not answer");
+                last = error;
             }
-            Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address")))
+    let message = match addresses.len() {
+        0 | 1 => format!("could not connect to {place}"),
+        several => format!("could not connect to {place}, at none of its {several} addresses"),
+    };
+    Err(Error::from_source(ErrorKind::Connect, message, last))
+}
+
+/// Where a place is now: names are never remembered.
+async fn addresses(place: &Place, target: &Target) -> io::Result<Vec<SocketAddr>> {
+    match place {
+        Place::Tcp {
+            port,
+            address: Some(address),
+            ..
+        } => Ok(vec![SocketAddr::new(*address, *port)]),
+        Place::Tcp { host, port, .. } => match &target.resolver {
+            Some(resolve) => resolve(host.clone(), *port).await,
+            None => Ok(lookup_host((host.as_str(), *port)).await?.collect()),
+        },
+        Place::Unix { .. } => Ok(Vec::new()),
+    }
 }
 
 fn tune(stream: &TcpStream, target: &Target) -> io::Result<()> {

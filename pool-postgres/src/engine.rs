@@ -7,16 +7,17 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
-use pool_core::{CloseReport, OwnedPooledConnection, Pool, PooledConnection, Status};
+use pool_core::{Backend, CloseReport, OwnedPooledConnection, Pool, PooledConnection, Status};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream};
 
-use crate::address::EngineOptions;
+use crate::address::EngineConfig;
 use crate::backend::PgBackend;
 use crate::error::Error;
+use crate::factory::SessionFactory;
 use crate::listen::Listeners;
 use crate::session::{
-    SessionOptions, affected, at_most_one, exactly_one, gather, is_stale, too_many,
+    Session, SessionOptions, affected, at_most_one, exactly_one, gather, is_stale, too_many,
 };
 use crate::shared::SharedConnections;
 use crate::source::{Checkout, CheckoutFuture, ConnectionSource, Lease};
@@ -51,6 +52,7 @@ pub struct Engine {
     shared: SharedConnections,
     listeners: Arc<Listeners>,
     tally: Arc<Tally>,
+    options: SessionOptions,
 }
 
 impl Engine {
@@ -60,9 +62,9 @@ impl Engine {
         EngineBuilder::new(url.as_ref().parse())
     }
 
-    /// Starts from typed options.
-    pub fn from_options(options: EngineOptions) -> EngineBuilder {
-        EngineBuilder::new(Ok(options))
+    /// Starts from typed settings, as [`EngineConfig::from_env`] and configuration files give them.
+    pub fn from_config(config: EngineConfig) -> EngineBuilder {
+        EngineBuilder::new(Ok(config))
     }
 
     /// Runs one statement by itself and collects its rows.
@@ -85,9 +87,16 @@ impl Engine {
         params: &[&(dyn ToSql + Sync)],
     ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send {
         let place = Location::caller();
-        let most = SessionOptions::MAX_ROWS;
-        let rows = self.run(place, sql, params, move |rows| gather(rows, most));
-        async move { rows.await?.ok_or_else(|| too_many(most)) }
+        async move {
+            if self.has_options() {
+                let mut session = self.alone();
+                // Rare and large: not in everybody's future.
+                return Box::pin(session.collect(place, sql, params)).await;
+            }
+            let most = SessionOptions::MAX_ROWS;
+            let rows = self.run(place, sql, params, move |rows| gather(rows, most));
+            rows.await?.ok_or_else(|| too_many(most))
+        }
     }
 
     /// Runs one statement that gives exactly one row. As [`query`](Self::query).
@@ -126,7 +135,13 @@ impl Engine {
         params: &[&(dyn ToSql + Sync)],
     ) -> impl Future<Output = Result<u64, Error>> + Send {
         let place = Location::caller();
-        self.run(place, sql, params, affected)
+        async move {
+            if self.has_options() {
+                let mut session = self.alone();
+                return Box::pin(session.affect(place, sql, params)).await;
+            }
+            self.run(place, sql, params, affected).await
+        }
     }
 
     /// Checks out a bare connection, for what sessions don't cover: `COPY`, notifications, the driver's own
@@ -148,6 +163,9 @@ impl Engine {
 
     /// Asks the server whether it answers, on a connection out of the pool.
     ///
+    /// # Cancel safety
+    /// May be dropped at any point.
+    ///
     /// # Errors
     /// The pool's or the connection's.
     #[track_caller]
@@ -155,13 +173,9 @@ impl Engine {
         let place = Location::caller();
         async move {
             let mut connection = self.pool.get_at(place).await?;
-            let answer = connection.driver().simple_query("").await;
-            match answer {
-                Ok(_) => {
-                    connection.settled();
-                    Ok(())
-                }
-                Err(error) => Err(noted(&mut connection, Error::from(error))),
+            match self.pool.backend().ping(&mut connection).await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(noted(&mut connection, error)),
             }
         }
     }
@@ -170,6 +184,65 @@ impl Engine {
     /// and many. Borrows nothing by itself. All handles of an engine share the same connections.
     pub fn shared(&self) -> SharedConnections {
         self.shared.clone()
+    }
+
+    /// A session on this engine: a unit of work. Borrows nothing until its first statement.
+    pub fn session(&self) -> Session {
+        Session::new(Arc::new(self.clone()), self.options)
+    }
+
+    /// Runs `work` in a transaction: commits on `Ok`, rolls back on `Err` and passes the error on. As
+    /// [`SessionFactory::begin`].
+    ///
+    /// # Cancel safety
+    /// As [`SessionFactory::begin`].
+    ///
+    /// # Errors
+    /// Those of `work`, and those of [`Session::commit`].
+    pub fn begin<E, T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, E>,
+    ) -> impl Future<Output = Result<T, E>>
+    where
+        E: From<Error>,
+    {
+        let sessions = SessionFactory::new(self.clone());
+        async move { sessions.begin(work).await }
+    }
+
+    /// A view of this engine whose transactions begin with these options: the same pool, and the same connections.
+    ///
+    /// Single statements of the view are read-only too where the options say so, and have their timeouts; they
+    /// still run by themselves. This engine and other views stay as they are, and disposing one replaces the
+    /// connections of all.
+    ///
+    /// ```no_run
+    /// # use pool_postgres::{Engine, Error, IsolationLevel, SessionOptions};
+    /// # async fn example(engine: Engine) -> Result<(), Error> {
+    /// let reports = engine.with_options(
+    ///     SessionOptions::default().isolation(IsolationLevel::RepeatableRead).read_only(),
+    /// );
+    /// let mut session = reports.session(); // BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
+    /// # let _ = session.query("SELECT 1", &[]).await?; Ok(()) }
+    /// ```
+    pub fn with_options(&self, options: SessionOptions) -> Self {
+        Self {
+            options,
+            ..self.clone()
+        }
+    }
+
+    /// How the transactions of this engine begin.
+    pub fn options(&self) -> SessionOptions {
+        self.options
+    }
+
+    /// How many connections this engine may open: `pool_size` and `max_overflow` together.
+    ///
+    /// At the first connect it is logged beside what the server allows, with a warning where it is more than the
+    /// server has free. Several instances of a service add up.
+    pub fn max_connections(&self) -> usize {
+        self.pool.status().capacity
     }
 
     /// The pool's numbers at this moment.
@@ -200,6 +273,12 @@ impl Engine {
             self.listeners.close();
             self.pool.close().await
         }
+    }
+
+    /// Whether single statements have to heed options.
+    fn has_options(&self) -> bool {
+        let none = SessionOptions::default();
+        self.options != none && self.options != none.autocommit()
     }
 
     async fn run<T, F>(

@@ -190,6 +190,20 @@ impl Error {
         error
     }
 
+    /// The same error, with something added that helps.
+    pub(crate) fn adding(mut self, remark: &str) -> Self {
+        let message = &mut self.inner().message;
+        message.push_str("; ");
+        message.push_str(remark);
+        self
+    }
+
+    /// The same error, of another kind.
+    pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.inner().kind = kind;
+        self
+    }
+
     /// The same error, naming the node that it came from.
     pub fn with_node(mut self, node: impl Into<String>) -> Self {
         self.inner().node = Some(node.into());

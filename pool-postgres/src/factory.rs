@@ -36,9 +36,11 @@ pub struct SessionFactory {
 }
 
 impl SessionFactory {
-    /// Sessions on this engine, with the server's defaults.
+    /// Sessions on this engine, which begin as [`Engine::with_options`] says; by default with the server's own
+    /// defaults.
     pub fn new(engine: Engine) -> Self {
-        Self::from_source(Arc::new(engine), SessionOptions::default())
+        let options = engine.options();
+        Self::from_source(Arc::new(engine), options)
     }
 
     /// Sessions on any source.

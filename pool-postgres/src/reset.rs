@@ -41,8 +41,8 @@ pub enum ResetPolicy {
     /// this library has prepared stay valid.
     ///
     /// One round trip after each return of a connection that was used, before it can be had again. Settings go back
-    /// to those of the connection's start: what a hook changed by `SET` after that is undone, too (put it into the
-    /// URL's `options`).
+    /// to those of the connection's start; then what
+    /// [`after_connect`](crate::EngineBuilder::after_connect) says is done again.
     Full,
     /// Undoes nothing. A connection that comes back inside a transaction, or is busy and stays so, is closed.
     None,

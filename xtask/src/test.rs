@@ -19,6 +19,7 @@ const OURS: [&str; 5] = [
 
 fn all(steps: &mut Steps) -> anyhow::Result<()> {
     steps.step("PostgreSQL for the tests", || setup::postgres(None))?;
+    steps.step("PgBouncer for the tests", setup::pgbouncer)?;
     steps.step("format", || steps::run(cargo(&["fmt", "--all", "--check"])))?;
     house(steps)?;
     steps.step("clippy", || {
@@ -38,6 +39,7 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
         steps::run(tests)
     })?;
     steps.step("pool-core with all of its features", features)?;
+    steps.step("pool-postgres with all of its features", postgres_features)?;
     steps.step("models", models)?;
     steps.step("schedules", || schedules(SCHEDULES))?;
     steps.step("tour", || {
@@ -95,6 +97,17 @@ fn features() -> anyhow::Result<()> {
     let mut docs = cargo(&["test", "--doc"]);
     docs.args(with);
     steps::run(docs)
+}
+
+/// What the features of pool-postgres add.
+fn postgres_features() -> anyhow::Result<()> {
+    let with = ["-p", "pool-postgres", "--all-features"];
+    let mut clippy = cargo(&["clippy", "--all-targets"]);
+    clippy.args(with).args(["--", "-D", "warnings"]);
+    steps::run(clippy)?;
+    let mut tests = cargo(&["test", "--lib"]);
+    tests.args(with);
+    steps::run(tests)
 }
 
 /// The models of the pool's protocol, over the code that ships.

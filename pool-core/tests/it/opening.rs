@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use pool_core::{ConnectError, Failure, GetError};
+use pool_core::{ConnectError, EventKind, Failure, GetError};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_test::{assert_pending, task};
 
@@ -89,6 +89,55 @@ async fn with_the_backend_down_all_callers_get_the_openers_error_and_none_a_time
     assert_eq!(pool.status().idle, 1, "what the probe opened is kept");
     assert_eq!(backend.live(), 1);
     pool.assert_whole().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_room_is_waited_for_while_a_connection_may_come_back() {
+    let backend = ScriptedBackend::new();
+    let pool = backend.pool_with(2, 0, |b| b.pool_timeout(2000 * MS));
+    let mut events = pool.events();
+    let held = pool.get().await.unwrap();
+    let backend = backend.always(Call::Open, Step::Err(Failure::Full));
+    let mut waiter = task::spawn(pool.get());
+    assert_pending!(waiter.poll());
+    sleep(1000 * MS).await;
+    assert_pending!(waiter.poll(), "no failure that it should learn of");
+    assert!(backend.opens() > 2, "tried again: {}", backend.opens());
+    drop(held);
+    assert!(waiter.is_woken(), "what comes back is its");
+    let conn = waiter.await.unwrap();
+    assert_eq!(conn.id, 1);
+    let mut full = 0;
+    while let Some(event) = events.try_next() {
+        assert!(
+            !matches!(event.kind, EventKind::ConnectFailed { .. }),
+            "{event:?}"
+        );
+        full += usize::from(matches!(event.kind, EventKind::Full { open: 1, .. }));
+    }
+    assert!(full > 1, "{full}");
+
+    // Its time is bounded, and the error says why nothing was opened.
+    let begun = Instant::now();
+    let error = pool.get().await.unwrap_err();
+    assert_eq!(begun.elapsed().as_secs(), 2);
+    let GetError::TimedOut(timed_out) = error else {
+        panic!("{error:?}");
+    };
+    assert!(timed_out.last_connect_error.is_some());
+    drop(conn);
+    drop(backend.always(Call::Open, Step::Ok));
+    pool.assert_whole().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_room_is_a_failure_where_nothing_can_come_back() {
+    let backend = ScriptedBackend::new().always(Call::Open, Step::Err(Failure::Full));
+    let pool = backend.pool_with(2, 0, |b| b.pool_timeout(2000 * MS));
+    let begun = Instant::now();
+    let error = pool.get().await.unwrap_err();
+    assert!(from_opening(&error), "{error:?}");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

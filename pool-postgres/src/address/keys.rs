@@ -2,20 +2,25 @@
 
 use std::time::Duration;
 
+use super::hosts::Lists;
 use super::{
-    ChannelBindingMode, EngineOptions, Limit, RootCertificates, Secret, SslMode, TargetSessionAttrs,
+    ChannelBindingMode, EngineConfig, Limit, RootCertificates, Secret, SslMode, TargetSessionAttrs,
 };
 use crate::error::{Error, ErrorKind};
 
-/// All names, for a suggestion where one is unknown.
-const KNOWN: [&str; 24] = [
+/// All names, for a suggestion where one is unknown, and for the variables of an environment.
+pub(super) const KNOWN: [&str; 34] = [
     "host",
+    "hostaddr",
     "port",
     "user",
     "password",
+    "passfile",
     "dbname",
     "sslmode",
     "sslrootcert",
+    "sslcert",
+    "sslkey",
     "channel_binding",
     "connect_timeout",
     "application_name",
@@ -23,6 +28,7 @@ const KNOWN: [&str; 24] = [
     "options",
     "client_encoding",
     "target_session_attrs",
+    "load_balance_hosts",
     "keepalives",
     "keepalives_idle",
     "keepalives_interval",
@@ -33,6 +39,85 @@ const KNOWN: [&str; 24] = [
     "pool_timeout",
     "pool_recycle",
     "pool_pre_ping",
+    "min_idle",
+    "idle_timeout",
+    "max_waiting",
+    "max_connecting",
+    "external_pooler",
+];
+
+/// What libpq has and we have not, with what to do instead. Values that ask for nothing are accepted.
+const REFUSED: [(&str, &[&str], &str); 14] = [
+    (
+        "gssencmode",
+        &["disable", "prefer"],
+        "there is no GSSAPI here: use TLS (sslmode)",
+    ),
+    (
+        "gsslib",
+        &[],
+        "there is no GSSAPI here: use a password or a client certificate",
+    ),
+    (
+        "gssdelegation",
+        &["0"],
+        "there is no GSSAPI here: use a password or a client certificate",
+    ),
+    (
+        "krbsrvname",
+        &[],
+        "there is no GSSAPI here: use a password or a client certificate",
+    ),
+    (
+        "sslcompression",
+        &["0"],
+        "TLS is not compressed here: leave it out",
+    ),
+    (
+        "sslsni",
+        &["1"],
+        "the server's name is always sent: leave it out",
+    ),
+    (
+        "ssl_min_protocol_version",
+        &["TLSv1", "TLSv1.1", "TLSv1.2"],
+        "TLS is 1.2 or 1.3 here, whatever the two sides agree on",
+    ),
+    (
+        "ssl_max_protocol_version",
+        &["TLSv1.3"],
+        "TLS is 1.2 or 1.3 here, whatever the two sides agree on",
+    ),
+    (
+        "sslnegotiation",
+        &["postgres"],
+        "TLS is asked for in the old way, which every server understands: leave it out",
+    ),
+    (
+        "sslpassword",
+        &[],
+        "an encrypted key can't be read here: decrypt it (openssl pkey) and protect the file",
+    ),
+    (
+        "sslcrl",
+        &[],
+        "revocation lists are not read here: have the server's certificate renewed by another authority",
+    ),
+    (
+        "sslcrldir",
+        &[],
+        "revocation lists are not read here: have the server's certificate renewed by another authority",
+    ),
+    (
+        "require_auth",
+        &[],
+        "it is not looked at here: demand channel_binding=require or sslmode=verify-full",
+    ),
+    (
+        "service",
+        &[],
+        "service files are not read here: write out what the service says",
+    ),
 ];
 
 pub(super) const SSL_MODES: [(&str, SslMode); 6] = [
@@ -59,17 +144,37 @@ pub(super) const SESSION_ATTRS: [(&str, TargetSessionAttrs); 6] = [
     ("prefer-standby", TargetSessionAttrs::PreferStandby),
 ];
 
-const SWITCH: [(&str, bool); 6] = [
+const SWITCH: [(&str, bool); 8] = [
     ("1", true),
     ("true", true),
     ("on", true),
+    ("yes", true),
     ("0", false),
     ("false", false),
     ("off", false),
+    ("no", false),
 ];
 
-/// Sets one option, but for `host` and `port`, which belong together.
-pub(super) fn set(options: &mut EngineOptions, key: &str, value: &str) -> Result<(), Error> {
+pub(super) const LOAD_BALANCE: [(&str, bool); 2] = [("disable", false), ("random", true)];
+
+/// Sets options by name.
+pub(super) fn apply<K: AsRef<str>, V: AsRef<str>>(
+    options: &mut EngineConfig,
+    pairs: impl IntoIterator<Item = (K, V)>,
+) -> Result<(), Error> {
+    let mut lists = Lists::default();
+    for (key, value) in pairs {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        if !lists.take(key, value) {
+            set(options, key, value)?;
+        }
+    }
+    options.hosts = lists.join(std::mem::take(&mut options.hosts))?;
+    Ok(())
+}
+
+/// Sets one option, but for those of the hosts, which belong together.
+fn set(options: &mut EngineConfig, key: &str, value: &str) -> Result<(), Error> {
     let text = || Some(value.to_owned());
     match key {
         // Empty means that it is not given, as with libpq.
@@ -77,8 +182,10 @@ pub(super) fn set(options: &mut EngineOptions, key: &str, value: &str) -> Result
         "password" => options.password = Some(Secret(value.to_owned())),
         "dbname" => options.dbname = text().filter(|dbname| !dbname.is_empty()),
         "sslmode" => options.sslmode = Some(one_of(key, value, &SSL_MODES)?),
-        "sslrootcert" if value == "system" => options.sslrootcert = Some(RootCertificates::System),
-        "sslrootcert" => options.sslrootcert = Some(RootCertificates::File(value.into())),
+        "sslrootcert" => options.sslrootcert = Some(RootCertificates::from_path(value.into())),
+        "sslcert" => options.sslcert = Some(value.into()),
+        "sslkey" => options.sslkey = Some(value.into()),
+        "passfile" => options.passfile = Some(value.into()),
         "channel_binding" => options.channel_binding = Some(one_of(key, value, &CHANNEL_BINDINGS)?),
         "connect_timeout" => {
             let limit = seconds(key, value)?;
@@ -105,6 +212,10 @@ pub(super) fn set(options: &mut EngineOptions, key: &str, value: &str) -> Result
         "target_session_attrs" => {
             options.target_session_attrs = Some(one_of(key, value, &SESSION_ATTRS)?);
         }
+        "load_balance_hosts" => {
+            options.load_balance_hosts = Some(one_of(key, value, &LOAD_BALANCE)?);
+        }
+        "external_pooler" => options.external_pooler = Some(one_of(key, value, &SWITCH)?),
         "keepalives" => options.keepalives = Some(one_of(key, value, &SWITCH)?),
         "keepalives_idle" => options.keepalives_idle = Some(seconds(key, value)?),
         "keepalives_interval" => options.keepalives_interval = Some(seconds(key, value)?),
@@ -123,9 +234,22 @@ pub(super) fn set(options: &mut EngineOptions, key: &str, value: &str) -> Result
         "pool_recycle" if value == "-1" => options.pool.pool_recycle = None,
         "pool_recycle" => options.pool.pool_recycle = Some(seconds(key, value)?),
         "pool_pre_ping" => options.pool.pool_pre_ping = Some(one_of(key, value, &SWITCH)?),
-        _ => return Err(unknown(key)),
+        "min_idle" => options.pool.min_idle = Some(number(key, value)?),
+        "idle_timeout" => options.pool.idle_timeout = Some(seconds(key, value)?),
+        "max_waiting" => options.pool.max_waiting = Some(number(key, value)?),
+        "max_connecting" => options.pool.max_connecting = Some(number(key, value)?),
+        _ => return without_effect(key, value),
     }
     Ok(())
+}
+
+/// Whether an option that we do not have asks for nothing that we do not do anyhow.
+fn without_effect(key: &str, value: &str) -> Result<(), Error> {
+    match REFUSED.iter().find(|(name, ..)| *name == key) {
+        Some((_, harmless, _)) if harmless.contains(&value) => Ok(()),
+        Some((_, _, instead)) => Err(refused(format!("{key} can't be had: {instead}"))),
+        None => Err(unknown(key)),
+    }
 }
 
 pub(super) fn refused(message: impl Into<String>) -> Error {
@@ -133,17 +257,23 @@ pub(super) fn refused(message: impl Into<String>) -> Error {
 }
 
 fn unknown(key: &str) -> Error {
-    let nearest = KNOWN
-        .iter()
-        .max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
-    match nearest {
-        Some(nearest) if strsim::jaro_winkler(key, nearest) > 0.75 => {
-            refused(format!("unknown option {key:?}: did you mean {nearest:?}?"))
-        }
-        _ => refused(format!(
-            "unknown option {key:?}: see the documentation of EngineOptions"
+    // A text that long is no misspelt name, and may be anything.
+    let shown: String = key.chars().take(40).collect();
+    match nearest(key, 0.75) {
+        Some(nearest) => refused(format!(
+            "unknown option {shown:?}: did you mean {nearest:?}?"
+        )),
+        None => refused(format!(
+            "unknown option {shown:?}: see the documentation of EngineConfig"
         )),
     }
+}
+
+/// The option whose name is most like this one, if it is at least so like it (from 0 to 1).
+pub(super) fn nearest(key: &str, likeness: f64) -> Option<&'static str> {
+    let like = |name: &&str| strsim::jaro_winkler(key, name);
+    let nearest = KNOWN.iter().max_by(|a, b| like(a).total_cmp(&like(b)))?;
+    (like(nearest) > likeness).then_some(nearest)
 }
 
 fn one_of<T: Copy>(key: &str, value: &str, choices: &[(&str, T)]) -> Result<T, Error> {
@@ -168,13 +298,30 @@ fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, Error> {
     })
 }
 
+/// Reads seconds, to the nanosecond.
 fn seconds(key: &str, value: &str) -> Result<Duration, Error> {
-    let parsed: Option<f64> = value.parse().ok();
-    parsed
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| {
-            refused(format!(
-                "{key} is {value:?}: it must be a number of seconds"
-            ))
-        })
+    exact_seconds(value).ok_or_else(|| {
+        refused(format!(
+            "{key} is {value:?}: it must be a number of seconds, as 5 or 2.5"
+        ))
+    })
+}
+
+fn exact_seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() && fraction.is_empty() || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let nanos: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
+    let whole = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
+    Some(Duration::new(whole, nanos.parse().ok()?))
 }

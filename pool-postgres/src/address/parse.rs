@@ -4,11 +4,12 @@
 //! as SQLAlchemy does. A text that could be read in two ways is refused, and no message repeats any part of
 //! what may be a password.
 
-use super::keys::{refused, set};
-use super::{EngineOptions, HostPort, Secret};
+use super::hosts::list;
+use super::keys::{apply, refused};
+use super::{EngineConfig, Secret};
 use crate::error::Error;
 
-pub(super) fn options(text: &str) -> Result<EngineOptions, Error> {
+pub(super) fn options(text: &str) -> Result<EngineConfig, Error> {
     let text = text.trim();
     if text.contains('\0') {
         return Err(refused(
@@ -56,7 +57,7 @@ fn check_scheme(scheme: &str) -> Result<(), Error> {
 }
 
 /// Reads what follows `postgresql://`.
-fn url(rest: &str) -> Result<EngineOptions, Error> {
+fn url(rest: &str) -> Result<EngineConfig, Error> {
     let (before_query, query) = match rest.split_once('?') {
         Some((before, query)) => (before, Some(query)),
         None => (rest, None),
@@ -82,7 +83,7 @@ fn url(rest: &str) -> Result<EngineOptions, Error> {
              an option as %40",
         ));
     }
-    let mut options = EngineOptions::default();
+    let mut options = EngineConfig::default();
     // The last one: a password may hold an '@' that nobody escaped, a host can't.
     let hosts = match authority.rsplit_once('@') {
         Some((login, hosts)) => {
@@ -100,16 +101,11 @@ fn url(rest: &str) -> Result<EngineOptions, Error> {
         }
         None => authority,
     };
-    let mut places = Vec::new();
-    if !hosts.is_empty() {
-        for place in hosts.split(',') {
-            places.push(host_port(place)?);
-        }
-    }
+    options.hosts = list(hosts)?;
     if let Some(path) = path.filter(|path| !path.is_empty()) {
         options.dbname = Some(decode(path, "the database")?);
     }
-    let (mut query_hosts, mut query_ports) = (Vec::new(), Vec::new());
+    let mut pairs = Vec::new();
     for pair in query
         .unwrap_or("")
         .split('&')
@@ -121,120 +117,14 @@ fn url(rest: &str) -> Result<EngineOptions, Error> {
                 decode(pair, "an option")?
             )));
         };
-        let (key, value) = (decode(key, "an option")?, decode(value, "an option")?);
-        match key.as_str() {
-            "host" => query_hosts.extend(value.split(',').map(str::to_owned)),
-            "port" => query_ports.extend(value.split(',').map(str::to_owned)),
-            _ => set(&mut options, &key, &value)?,
-        }
+        pairs.push((decode(key, "an option")?, decode(value, "an option")?));
     }
-    options.hosts = join(places, &query_hosts, &query_ports)?;
+    apply(&mut options, pairs)?;
     Ok(options)
 }
 
-/// Reads `host`, `host:port`, `[address]` or `[address]:port`. The host may be percent-encoded.
-fn host_port(text: &str) -> Result<HostPort, Error> {
-    let (host, port) = if let Some(inner) = text.strip_prefix('[') {
-        let Some((address, rest)) = inner.split_once(']') else {
-            return Err(refused("an IPv6 address begins with '[' and has no ']'"));
-        };
-        match rest.strip_prefix(':') {
-            Some(port) => (address.to_owned(), Some(port)),
-            None if rest.is_empty() => (address.to_owned(), None),
-            None => {
-                return Err(refused(
-                    "after an IPv6 address in brackets only a port may follow",
-                ));
-            }
-        }
-    } else {
-        match text.split_once(':') {
-            Some((_, port)) if port.contains(':') => {
-                return Err(refused(
-                    "a port holds a ':': write an IPv6 address in brackets, as [::1]:5432",
-                ));
-            }
-            Some((host, port)) => (decode(host, "the host")?, Some(port)),
-            None => (decode(text, "the host")?, None),
-        }
-    };
-    let port = match port {
-        None | Some("") => None,
-        Some(port) => Some(self::port(port)?),
-    };
-    Ok(HostPort { host, port })
-}
-
-/// Reads a port. What is no number may be part of a password, so it is not repeated.
-fn port(text: &str) -> Result<u16, Error> {
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(refused(
-            "the port is not a number (it is not shown, for it may be part of a password: then the host is \
-             missing, or an '@' in the password is to be written as %40)",
-        ));
-    }
-    match text.parse::<u16>() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(refused(format!(
-            "port {text:?} is out of range: it must be from 1 to 65535"
-        ))),
-    }
-}
-
-/// Joins the hosts of the authority with those of the query, which win.
-fn join(places: Vec<HostPort>, hosts: &[String], ports: &[String]) -> Result<Vec<HostPort>, Error> {
-    let mut joined = places;
-    if !hosts.is_empty() {
-        joined = hosts
-            .iter()
-            .map(|host| {
-                // A socket's folder and a bare IPv6 address may hold colons; a name may not.
-                if host.starts_with('/') || host.parse::<std::net::Ipv6Addr>().is_ok() {
-                    Ok(HostPort {
-                        host: host.clone(),
-                        port: None,
-                    })
-                } else {
-                    host_port(host)
-                }
-            })
-            .collect::<Result<_, _>>()?;
-    }
-    if ports.is_empty() {
-        return Ok(named(joined));
-    }
-    if joined.is_empty() {
-        joined.push(HostPort {
-            host: String::new(),
-            port: None,
-        });
-    }
-    if ports.len() != 1 && ports.len() != joined.len() {
-        return Err(refused(format!(
-            "{} hosts and {} ports: give one port for all hosts, or one for each",
-            joined.len(),
-            ports.len()
-        )));
-    }
-    for (index, place) in joined.iter_mut().enumerate() {
-        let text = &ports[if ports.len() == 1 { 0 } else { index }];
-        if !text.is_empty() {
-            place.port = Some(port(text)?);
-        }
-    }
-    Ok(named(joined))
-}
-
-/// One place of which nothing is said is none given.
-fn named(mut places: Vec<HostPort>) -> Vec<HostPort> {
-    if matches!(&places[..], [only] if only.host.is_empty() && only.port.is_none()) {
-        places.clear();
-    }
-    places
-}
-
 /// Undoes percent-encoding; `what` names the part, which is not shown.
-fn decode(text: &str, what: &str) -> Result<String, Error> {
+pub(super) fn decode(text: &str, what: &str) -> Result<String, Error> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -271,9 +161,8 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 /// Reads libpq's `key=value` pairs: values may be quoted with `'`, and `\` escapes.
-fn pairs(text: &str) -> Result<EngineOptions, Error> {
-    let mut options = EngineOptions::default();
-    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+fn pairs(text: &str) -> Result<EngineConfig, Error> {
+    let mut pairs = Vec::new();
     let mut rest = text.chars().peekable();
     loop {
         while rest.next_if(|c| c.is_whitespace()).is_some() {}
@@ -308,12 +197,11 @@ fn pairs(text: &str) -> Result<EngineOptions, Error> {
                 Some(c) => value.push(c),
             }
         }
-        match key.as_str() {
-            "host" => hosts = value.split(',').map(str::to_owned).collect(),
-            "port" => ports = value.split(',').map(str::to_owned).collect(),
-            _ => set(&mut options, &key, &value)?,
-        }
+        // The last of several wins, as with libpq.
+        pairs.retain(|(earlier, _)| *earlier != key);
+        pairs.push((key, value));
     }
-    options.hosts = join(Vec::new(), &hosts, &ports)?;
+    let mut options = EngineConfig::default();
+    apply(&mut options, pairs)?;
     Ok(options)
 }

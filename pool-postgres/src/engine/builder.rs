@@ -1,24 +1,33 @@
 //! An engine's settings: the URL's, and the calls that override them.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pool_core::{Pool, PrePing, TimeSource};
+use pool_core::{HookFuture, Pool, PrePing, TimeSource};
+
+use crate::connection::PgConnection;
 
 use super::Engine;
-use crate::address::{EngineOptions, SslMode};
-use crate::backend::PgBackend;
+use crate::address::{EngineConfig, SslMode, Target};
+use crate::backend::{PgBackend, SetUp};
 use crate::conduct::Conduct;
+use crate::dial::Resolver;
 use crate::error::{Error, ErrorKind};
 use crate::listen::Listeners;
+use crate::password::{self, Provider};
 use crate::reset::ResetPolicy;
+use crate::session::SessionOptions;
 use crate::shared::{SharedConnections, SharedOptions};
 
 type PoolBuilder = pool_core::Builder<PgBackend>;
 type Tune = Arc<dyn Fn(PoolBuilder) -> PoolBuilder + Send + Sync>;
 
-/// Builds an [`Engine`]; made by [`Engine::builder`] and [`Engine::from_options`].
+/// Builds an [`Engine`]; made by [`Engine::builder`] and [`Engine::from_config`].
 ///
 /// What is set by a call overrides what the URL's query says. `Clone`, so that an engine like an earlier one
 /// can be built from the same settings.
@@ -26,19 +35,25 @@ type Tune = Arc<dyn Fn(PoolBuilder) -> PoolBuilder + Send + Sync>;
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct EngineBuilder {
     /// The options, or the mistake that `build` reports.
-    options: Result<EngineOptions, Arc<Error>>,
+    options: Result<EngineConfig, Arc<Error>>,
     conduct: Conduct,
     tune: Vec<Tune>,
     shared: SharedOptions,
+    provider: Option<Provider>,
+    resolver: Option<Resolver>,
+    set_up: Vec<SetUp>,
 }
 
 impl EngineBuilder {
-    pub(super) fn new(options: Result<EngineOptions, Error>) -> Self {
+    pub(super) fn new(options: Result<EngineConfig, Error>) -> Self {
         Self {
             options: options.map_err(Arc::new),
             conduct: Conduct::default(),
             tune: Vec::new(),
             shared: SharedOptions::default(),
+            provider: None,
+            resolver: None,
+            set_up: Vec::new(),
         }
     }
 
@@ -47,7 +62,7 @@ impl EngineBuilder {
         self
     }
 
-    fn option(mut self, change: impl FnOnce(EngineOptions) -> EngineOptions) -> Self {
+    fn option(mut self, change: impl FnOnce(EngineConfig) -> EngineConfig) -> Self {
         self.options = self.options.map(change);
         self
     }
@@ -216,26 +231,122 @@ impl EngineBuilder {
         self
     }
 
+    /// Asks for the password at each connect, in place of a password in the settings: a cloud's token, a secret that
+    /// is rotated.
+    ///
+    /// Asked once a server answers, and once again where that refuses the password as wrong (28P01), before the
+    /// refusal counts as permanent. It has four fifths of [`connect_timeout`](Self::connect_timeout); failing or
+    /// staying silent, it fails the attempt, which is tried again as any other. Keep a token that lives longer
+    /// inside the provider: one engine may ask several times at once.
+    ///
+    /// ```no_run
+    /// # async fn token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # fn main() -> Result<(), pool_postgres::Error> {
+    /// let engine = pool_postgres::Engine::builder("postgresql://app@db.example/shop?sslmode=verify-full")
+    ///     .password_provider(|| async { token().await })
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn password_provider<F, P, E>(mut self, ask: F) -> Self
+    where
+        F: Fn() -> P + Send + Sync + 'static,
+        P: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.provider = Some(password::provider(ask));
+        self
+    }
+
+    /// The certificate that this client shows, and its key; both PEM files, read again at each connect.
+    pub fn client_certificate(
+        self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.option(|options| options.client_certificate(certificate, key))
+    }
+
+    /// Looks up the addresses of a host, in place of the operating system. Default: the operating system is asked.
+    ///
+    /// Called at each connect with the host's name and its port; the addresses are tried in the order given.
+    pub fn resolver<F, L>(mut self, look_up: F) -> Self
+    where
+        F: Fn(String, u16) -> L + Send + Sync + 'static,
+        L: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        self.resolver = Some(Arc::new(move |host, port| Box::pin(look_up(host, port))));
+        self
+    }
+
+    /// Does something once to each connection, right after it was opened and within
+    /// [`connect_timeout`](Self::connect_timeout). Several are done in the order in which they were added.
+    ///
+    /// For what is the same for everybody and should stay: what is set here is each session's default. Done again
+    /// after [`ResetPolicy::Full`] has undone it. A failure closes the connection, and the caller gets it as
+    /// [`ErrorKind::Hook`].
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), pool_postgres::Error> {
+    /// let engine = pool_postgres::Engine::builder("postgresql://localhost/app")
+    ///     .after_connect(|connection| Box::pin(async move {
+    ///         connection.client().batch_execute("SET statement_timeout = '30s'").await?;
+    ///         Ok(())
+    ///     }))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn after_connect<F>(mut self, set_up: F) -> Self
+    where
+        F: for<'a> Fn(&'a mut PgConnection) -> HookFuture<'a> + Send + Sync + 'static,
+    {
+        self.set_up.push(Arc::new(set_up));
+        self
+    }
+
+    /// Whether a pooler (PgBouncer, Odyssey and the like) stands between this engine and the server. Default no.
+    ///
+    /// Statements are then parsed each time, without a name, in one round trip; parameters are sent with the
+    /// PostgreSQL type that is natural for their Rust type, since the server can't be asked (a type of your own
+    /// goes as text with a cast). Nothing is left outside transactions: [`after_connect`](Self::after_connect) is
+    /// refused, and so is whatever lives longer than a transaction. Pings use a statement that poolers pass, and the
+    /// server's limits are not looked at.
+    pub fn external_pooler(self, pooled: bool) -> Self {
+        self.option(|mut options| {
+            options.external_pooler = Some(pooled);
+            options
+        })
+    }
+
     /// Checks the settings and makes the engine; opens nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Url`] and [`ErrorKind::Config`], naming the setting and the remedy.
     pub fn build(self) -> Result<Engine, Error> {
         let options = self.options.map_err(|error| Error::clone(&error))?;
-        let settings = options.pool_settings();
-        let backend = PgBackend::new(options, self.conduct.checked()?)?;
+        let options = options.completed()?;
+        let target = Target::new(&options, self.provider, self.resolver)?;
+        if target.pooled && !self.set_up.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "after_connect and external_pooler don't go together, for the pooler would give what was set to \
+                 others: set it for the role (ALTER ROLE … SET) or in each transaction (SET LOCAL)",
+            ));
+        }
+        let backend = PgBackend::new(target, self.conduct.checked()?, self.set_up);
         let tally = backend.tally();
-        let pool = settings.apply(Pool::builder(backend));
+        let pool = options.pool_settings().apply(Pool::builder(backend));
         let pool = self.tune.iter().fold(pool, |pool, change| change(pool));
         let pool = pool.build().map_err(|error| {
             Error::from_source(ErrorKind::Config, "the pool's settings don't work", error)
         })?;
         let shared = SharedConnections::new(pool.clone(), self.shared.check()?);
+        pool.backend().room().set_capacity(pool.status().capacity);
         Ok(Engine {
             pool,
             shared,
             listeners: Listeners::new(),
             tally,
+            options: SessionOptions::default(),
         })
     }
 }

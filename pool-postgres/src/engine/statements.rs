@@ -173,8 +173,8 @@ impl Engine {
     }
 
     /// A session for one statement.
-    fn alone(&self) -> Session {
-        let options = SessionOptions::default().autocommit();
+    pub(super) fn alone(&self) -> Session {
+        let options = self.options().autocommit();
         Session::new(Arc::new(self.clone()), options)
     }
 }

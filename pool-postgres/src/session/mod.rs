@@ -208,15 +208,7 @@ impl Session {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> impl Future<Output = Result<u64, Error>> + Send {
-        let place = Location::caller();
-        async move {
-            let rows = self.start(place, sql, params).await?;
-            let affected = match limits::within(self.limit(), flight::affected(rows)).await {
-                Ok(affected) => self.answered(affected),
-                Err(late) => Err(self.failure(late)),
-            };
-            affected.map_err(|error| self.about(error, sql, params))
-        }
+        self.affect(Location::caller(), sql, params)
     }
 
     /// Runs a statement and gives its rows as they arrive.
@@ -440,6 +432,20 @@ impl Session {
         }
         self.options = options;
         Ok(())
+    }
+
+    pub(crate) async fn affect(
+        &mut self,
+        place: &'static Location<'static>,
+        sql: &str,
+        params: Values<'_>,
+    ) -> Result<u64, Error> {
+        let rows = self.start(place, sql, params).await?;
+        let affected = match limits::within(self.limit(), flight::affected(rows)).await {
+            Ok(affected) => self.answered(affected),
+            Err(late) => Err(self.failure(late)),
+        };
+        affected.map_err(|error| self.about(error, sql, params))
     }
 
     pub(crate) async fn collect(

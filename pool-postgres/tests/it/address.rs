@@ -1,15 +1,15 @@
 //! Addresses as text: what is read, what is refused, and that no secret is ever shown.
 
-use pool_postgres::{EngineOptions, ErrorKind};
+use pool_postgres::{EngineConfig, ErrorKind};
 
-fn parse(text: &str) -> EngineOptions {
+fn parse(text: &str) -> EngineConfig {
     text.parse()
         .unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 fn refusal(text: &str) -> String {
     let error = text
-        .parse::<EngineOptions>()
+        .parse::<EngineConfig>()
         .map(|options| panic!("{text} was read as {options}"))
         .expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::Url, "{text}");
@@ -27,7 +27,11 @@ fn what_is_rendered_reads_back_to_the_same_options() {
         "postgresql://u:p%40ss%3Aw%2Ford%25@h/db",
         "postgresql://u%40corp:a+b%20c@h/my%2Fdb%3Fx%20y",
         "postgresql://[::1]:5433,[2001:db8::1]/db",
-        "postgresql://h1:1,h2:2/db?target_session_attrs=read-write",
+        "postgresql://h1:1,h2:2/db?target_session_attrs=read-write&load_balance_hosts=random",
+        "postgresql://h1,h2/db?hostaddr=10.0.0.1,10.0.0.2",
+        "postgresql:///db?hostaddr=::1",
+        "postgresql://h/db?passfile=/x/pass&sslcert=/x/c.crt&sslkey=/x/c.key&external_pooler=on",
+        "postgresql://h/db?min_idle=2&idle_timeout=30&max_waiting=9&max_connecting=3",
         "postgresql://%2Frun%2Fpg/db",
         "postgresql:///db?host=/run/pg&port=5433",
         "postgresql://u@h/db?sslmode=verify-full&sslrootcert=/x/ca.pem&channel_binding=require",
@@ -41,7 +45,7 @@ fn what_is_rendered_reads_back_to_the_same_options() {
         "host=h user=u password='it''s' dbname=db",
         r"host=h1,h2 port=1,2 user=u password='a \' b\\c' sslrootcert=system",
     ] {
-        let Ok(options) = text.parse::<EngineOptions>() else {
+        let Ok(options) = text.parse::<EngineConfig>() else {
             // libpq doubles no quotes: the pair after it is cut short.
             assert!(text.contains("it''s"), "{text}");
             continue;
@@ -65,6 +69,54 @@ fn libpq_and_sqlalchemy_forms_mean_the_same() {
     assert_eq!(
         parse("postgresql:///db?host=h1,h2&port=5"),
         parse("postgresql://h1:5,h2:5/db")
+    );
+}
+
+#[test]
+fn what_libpq_takes_and_asks_for_nothing_here_is_taken() {
+    let plain = parse("postgresql://h/db");
+    for harmless in [
+        "gssencmode=prefer",
+        "sslcompression=0",
+        "sslsni=1",
+        "ssl_min_protocol_version=TLSv1.2",
+        "client_encoding=UTF8",
+    ] {
+        assert_eq!(parse(&format!("postgresql://h/db?{harmless}")), plain);
+    }
+}
+
+#[test]
+fn of_a_key_that_stands_twice_in_pairs_the_last_counts() {
+    let plain = parse("host=h2 port=2 user=u");
+    assert_eq!(parse("host=h1 port=1 user=u host=h2 port=2"), plain);
+}
+
+#[test]
+fn a_whole_systems_authorities_demand_that_the_name_is_checked() {
+    let build = |query: &str| {
+        pool_postgres::Engine::builder(format!("postgresql://u@h/db?sslrootcert=system{query}"))
+            .build()
+    };
+    build("").expect("verify-full is the default then");
+    build("&sslmode=verify-full").expect("the same");
+    for mode in ["disable", "prefer", "require", "verify-ca"] {
+        let error = build(&format!("&sslmode={mode}")).expect_err("too weak");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("verify-full"), "{error}");
+    }
+}
+
+#[test]
+fn a_setting_that_the_protocol_cannot_carry_is_refused_when_the_engine_is_built() {
+    let options = EngineConfig::default().user("u\0v");
+    let error = pool_postgres::Engine::from_config(options)
+        .build()
+        .expect_err("a NUL");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(
+        error.to_string().contains("the user holds a NUL"),
+        "{error}"
     );
 }
 
@@ -138,6 +190,35 @@ fn mistakes_are_named_with_the_remedy() {
             &["2 hosts", "3 ports"],
         ),
         ("postgresql://u@h/d%00b", &["%00"]),
+        (
+            "postgresql://h/db?hostaddr=name",
+            &["hostaddr", "name", "host"],
+        ),
+        (
+            "postgresql://a,b/db?hostaddr=10.0.0.1",
+            &["2 hosts", "1 addresses"],
+        ),
+        ("postgresql://h/db?service=shop", &["service", "write out"]),
+        (
+            "postgresql://h/db?require_auth=none",
+            &["require_auth", "channel_binding"],
+        ),
+        (
+            "postgresql://h/db?gssencmode=require",
+            &["gssencmode", "sslmode"],
+        ),
+        (
+            "postgresql://h/db?sslpassword=hush",
+            &["sslpassword", "decrypt"],
+        ),
+        (
+            "postgresql://h/db?pool_timeout=-1",
+            &["pool_timeout", "seconds"],
+        ),
+        (
+            "postgresql://h/db?pool_timeout=1e3",
+            &["pool_timeout", "seconds"],
+        ),
         ("postgresql://u@h/d\0b", &["NUL"]),
         ("host", &["key=value"]),
     ] {

@@ -1,10 +1,14 @@
 //! Engines: single statements, bare connections, closing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use pool_postgres::pool_core::{CloseReason, EventKind, OnReturn};
-use pool_postgres::{Engine, ErrorKind, SessionFactory};
+use pool_postgres::{
+    Engine, Error, ErrorKind, IsolationLevel, ResetPolicy, SessionFactory, SessionOptions,
+};
 
 use crate::support::{builder, count, database, one_connection, sessions, until};
 
@@ -280,4 +284,160 @@ async fn a_hook_that_fails_is_told_with_its_cause() {
     assert_eq!(error.kind(), ErrorKind::Hook);
     let cause = std::error::Error::source(&error).map(ToString::to_string);
     assert_eq!(cause.as_deref(), Some("no luck"));
+}
+
+/// An engine on whose connections a setting is made once, and how often that was done.
+fn set_up(url: &str, policy: ResetPolicy) -> (Engine, Arc<AtomicUsize>) {
+    let times = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&times);
+    let engine = builder(url)
+        .pool_size(1)
+        .max_overflow(0)
+        .reset_policy(policy)
+        .after_connect(|connection| {
+            Box::pin(async move {
+                connection
+                    .client()
+                    .batch_execute("SET lock_timeout = '7s'")
+                    .await?;
+                Ok(())
+            })
+        })
+        .after_connect(move |connection| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                let first = connection
+                    .client()
+                    .query_one("SHOW lock_timeout", &[])
+                    .await?;
+                assert_eq!(first.get::<_, &str>(0), "7s", "in their order");
+                Ok(())
+            })
+        })
+        .build()
+        .expect("good settings");
+    (engine, times)
+}
+
+#[tokio::test]
+async fn what_is_set_after_connect_is_done_once_for_each_connection_and_stays() {
+    let db = database().await;
+    let (engine, times) = set_up(&db.url(), ResetPolicy::Rollback);
+    for _ in 0..3 {
+        let limit: String = engine
+            .query_scalar("SHOW lock_timeout", &[])
+            .await
+            .expect("set");
+        assert_eq!(limit, "7s");
+    }
+    assert_eq!(times.load(Ordering::Relaxed), 1);
+    engine.dispose();
+    engine.ping().await.expect("another connection");
+    assert_eq!(times.load(Ordering::Relaxed), 2);
+
+    let (engine, _) = set_up(&db.url(), ResetPolicy::Full);
+    for _ in 0..3 {
+        let limit: String = engine
+            .query_scalar("SHOW lock_timeout", &[])
+            .await
+            .expect("set");
+        assert_eq!(limit, "7s", "a full reset sets it again");
+        engine
+            .execute("SET lock_timeout = '1s'", &[])
+            .await
+            .expect("changed");
+    }
+}
+
+#[tokio::test]
+async fn after_connect_that_fails_or_leaves_a_transaction_open_is_told() {
+    let db = database().await;
+    for (sql, part) in [
+        ("SELECT 1/0", "failed"),
+        ("BEGIN", "left a transaction open"),
+    ] {
+        let engine = builder(&db.url())
+            .after_connect(move |connection| {
+                Box::pin(async move { Ok(connection.client().batch_execute(sql).await?) })
+            })
+            .build()
+            .expect("good settings");
+        let error = engine.ping().await.expect_err("not set up");
+        assert_eq!(error.kind(), ErrorKind::Hook, "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_view_shares_the_pool_and_its_options_reach_nobody_else() {
+    let db = database().await;
+    let engine = one_connection(&db);
+    let options = SessionOptions::default()
+        .isolation(IsolationLevel::Serializable)
+        .read_only();
+    let view = engine.with_options(options);
+    let sql = "SELECT current_setting('transaction_isolation') || ' ' \
+               || current_setting('transaction_read_only') || ' ' || pg_backend_pid()";
+    let mut session = view.session();
+    let inside: String = session.query_scalar(sql, &[]).await.expect("a row");
+    let _ = session.commit().await.expect("committed");
+    let mut session = engine.session();
+    let outside: String = session.query_scalar(sql, &[]).await.expect("a row");
+    session.rollback().await.expect("rolled back");
+    let pid = inside.rsplit(' ').next().expect("a pid");
+    assert_eq!(inside, format!("serializable on {pid}"));
+    assert_eq!(
+        outside,
+        format!("read committed off {pid}"),
+        "the same connection"
+    );
+
+    // Single statements, `begin` and factories of the view heed it too.
+    let insert = "INSERT INTO t VALUES (1)";
+    let refused = view.execute(insert, &[]).await.expect_err("read only");
+    assert_eq!(refused.kind(), ErrorKind::ReadOnly);
+    let refused = view.query(insert, &[]).await.expect_err("read only");
+    assert_eq!(refused.kind(), ErrorKind::ReadOnly);
+    let refused = view
+        .begin::<Error, _>(async |s| s.execute(insert, &[]).await)
+        .await
+        .expect_err("read only");
+    assert_eq!(refused.kind(), ErrorKind::ReadOnly);
+    let factory = SessionFactory::new(view.clone());
+    assert_eq!(factory.options(), options);
+    engine
+        .execute(insert, &[])
+        .await
+        .expect("the engine itself may write");
+    view.dispose();
+    let after: i32 = engine
+        .query_scalar("SELECT pg_backend_pid()", &[])
+        .await
+        .expect("a pid");
+    assert_ne!(
+        after.to_string(),
+        pid,
+        "disposing the view replaced the pool's connections"
+    );
+}
+
+#[tokio::test]
+async fn an_engine_s_begin_commits_on_ok_and_rolls_back_on_err() {
+    let db = database().await;
+    let engine = one_connection(&db);
+    let insert = "INSERT INTO t VALUES (1)";
+    engine
+        .begin::<Error, _>(async |s| s.execute(insert, &[]).await)
+        .await
+        .expect("committed");
+    let error = engine
+        .begin::<Error, ()>(async |s| {
+            s.execute(insert, &[]).await?;
+            Err(Error::new(ErrorKind::Usage, "no"))
+        })
+        .await
+        .expect_err("passed on");
+    assert_eq!(error.to_string(), "no");
+    assert_eq!(count(&engine).await, 1);
+    assert_eq!(engine.max_connections(), 1);
 }

@@ -30,17 +30,50 @@ pub fn install_system(announce: impl FnOnce(&str)) -> Result<Installation, Error
         )
     })?;
     announce(&words.join(" "));
-    let program = Path::new(&words[0]);
+    run(&words)?;
+    Ok(find(None)?)
+}
+
+/// Installs PgBouncer, where that needs nobody's password: as root, with apt-get. False where it can't be done so.
+///
+/// `announce` is told each command before it runs.
+///
+/// # Errors
+/// The package manager failed.
+pub fn install_pgbouncer(announce: impl Fn(&str)) -> Result<bool, Error> {
+    if !Uid::effective().is_root() || !on_path("apt-get") {
+        return Ok(false);
+    }
+    let install = [
+        "apt-get",
+        "install",
+        "-y",
+        "--no-install-recommends",
+        "pgbouncer",
+    ];
+    announce(&install.join(" "));
+    if run(&install).is_err() {
+        // The list of packages may be old, or not there yet.
+        let update = ["apt-get", "update"];
+        announce(&update.join(" "));
+        run(&update)?;
+        run(&install)?;
+    }
+    Ok(true)
+}
+
+fn run(words: &[&str]) -> Result<(), Error> {
+    let program = Path::new(words[0]);
     let status = Command::new(program).args(&words[1..]).status();
     let status = status.map_err(Error::io("run", program))?;
-    if !status.success() {
-        return Err(Error::Program {
-            program: words.join(" "),
-            status: status.to_string(),
-            output: "see above".to_owned(),
-        });
+    if status.success() {
+        return Ok(());
     }
-    Ok(find(None)?)
+    Err(Error::Program {
+        program: words.join(" "),
+        status: status.to_string(),
+        output: "see above".to_owned(),
+    })
 }
 
 fn command_line() -> Option<Vec<&'static str>> {
