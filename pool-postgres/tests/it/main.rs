@@ -4,6 +4,7 @@ mod address;
 mod bad_input;
 mod begin;
 mod cancel;
+mod chaos;
 mod commit;
 mod connect;
 mod copy;
