@@ -11,12 +11,12 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::steps::{self, Steps, cargo, plain_cargo, root, target};
-use crate::{crates, fuzz, mutate, test};
+use crate::{crates, fuzz, mutate, setup, test};
 
 /// What to prove.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The part of the family; the others have nothing beyond `cargo xtask test` yet.
+    /// The part of the family; the router has nothing beyond `cargo xtask test` yet.
     #[arg(long, value_enum, default_value_t = Part::Core)]
     part: Part,
     /// Forget what has passed before.
@@ -30,6 +30,7 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     Core,
+    Postgres,
 }
 
 /// How many random schedules run in all.
@@ -38,10 +39,14 @@ const SCHEDULES: u32 = 100_000;
 const CASES: u32 = 20_000;
 /// How many tasks an abort storm aborts.
 const TASKS: u32 = 200_000;
+/// How long servers and backends are troubled.
+const CHAOS_SECONDS: u32 = 600;
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let Part::Core = args.part;
-    let marks = target().join("prove");
+    let marks = target().join(match args.part {
+        Part::Core => "prove",
+        Part::Postgres => "prove-postgres",
+    });
     if args.fresh && marks.exists() {
         fs::remove_dir_all(&marks)?;
     }
@@ -51,7 +56,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         state: state(&marks)?,
         marks,
     };
-    proof.core(args.fuzz_seconds)?;
+    match args.part {
+        Part::Core => proof.core(args.fuzz_seconds)?,
+        Part::Postgres => proof.postgres(args.fuzz_seconds)?,
+    }
     proof.steps.finish();
     Ok(())
 }
@@ -77,7 +85,7 @@ impl Proof {
         })?;
         self.step("abort storms", || {
             let mut storms = cargo(&["test", "-p", "pool-core", "--release", "--test", "it"]);
-            storms.arg("aborted_tasks");
+            storms.arg("storm::");
             steps::run(storms.env("POOL_STORM_TASKS", TASKS.to_string()))
         })?;
         self.step("overflow checks", || {
@@ -98,6 +106,31 @@ impl Proof {
         self.step("mutations", || mutate::run(&mutate::Args::default()))?;
         self.step("fuzz", || {
             fuzz::run(&["pool_ops", "idle_words"], fuzz_seconds)
+        })
+    }
+
+    fn postgres(&mut self, fuzz_seconds: u32) -> anyhow::Result<()> {
+        self.step("PostgreSQL for the tests", || setup::postgres(None))?;
+        let tests = || {
+            let mut tests = cargo(&["test", "-p", "pool-postgres", "--all-features"]);
+            tests.args(["--release", "--test", "it"]);
+            tests
+        };
+        self.step("tests", || steps::run(tests()))?;
+        // The newest PostgreSQL that is to be had as a package, beside the system's own.
+        self.step("tests on the newest PostgreSQL", || {
+            steps::run(tests().env("TESTBED_ONLY", "wheel"))
+        })?;
+        self.step("neighbours", || {
+            steps::run(cargo(&["test", "-p", "neighbours"]))
+        })?;
+        self.step("chaos", || {
+            let mut chaos = tests();
+            chaos.args(["chaos::", "--", "--nocapture"]);
+            steps::run(chaos.env("POOL_CHAOS_SECONDS", CHAOS_SECONDS.to_string()))
+        })?;
+        self.step("fuzz", || {
+            fuzz::run(&["engine_url", "server_bytes"], fuzz_seconds)
         })
     }
 

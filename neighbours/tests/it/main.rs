@@ -2,5 +2,6 @@
 
 mod adapters;
 mod bb8_redis;
+mod postgres;
 mod r2d2_sqlite;
 mod sqlite_file;
