@@ -1,8 +1,8 @@
 //! What people use beside a PostgreSQL pool: migrations, builders of queries, checked queries, and other drivers.
 
 use diesel::{ExpressionMethods, QueryDsl};
-use diesel_async::pooled_connection::AsyncDieselConnectionManager;
 use diesel_async::AsyncPgConnection;
+use diesel_async::pooled_connection::AsyncDieselConnectionManager;
 use pool_core::compat::Bb8;
 use pool_core::{Backend, Pool};
 use pool_postgres::{Engine, SessionFactory};
@@ -75,7 +75,7 @@ async fn sea_querys_statements_and_values_run_in_a_session() {
     let rows = session.query(&sql, &values.as_params()).await;
     let names: Vec<String> = rows.expect("rows").iter().map(|row| row.get(0)).collect();
     assert_eq!(names, ["Grace", "Edsger"]);
-    session.commit().await.expect("committed");
+    let _ = session.commit().await.expect("committed");
 }
 
 diesel::table! {
