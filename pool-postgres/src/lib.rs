@@ -36,6 +36,14 @@
 //!   clean.
 //! - `commit` succeeds only if the transaction is known to have committed; see [`ErrorKind`] for the rest.
 //! - Nothing is sent twice that may have happened.
+//!
+//! # Features
+//! Values of the standard library's types are parameters and columns as they are. Those of other libraries need a
+//! feature: `uuid`, `chrono`, `time`, `jiff` (0.2), `json` (serde_json), `decimal` (rust_decimal). All are off by
+//! default.
+//!
+//! # Not covered
+//! Large objects; a `lo_*` function can be called by a statement.
 
 mod address;
 mod backend;

@@ -25,7 +25,8 @@
 //! ```
 //!
 //! A test that only needs a database takes one from the process's shared cluster, which is quicker:
-//! `testbed::shared().await.database().await`.
+//! `testbed::shared().await.database().await`, or `testbed::database("CREATE TABLE …").await` with a schema that is
+//! made once and copied.
 //!
 //! # What always holds
 //! - Nothing is left behind: a cluster's servers and folder go when it is dropped, when its process ends in
@@ -59,5 +60,5 @@ pub use folder::sweep;
 pub use node::Node;
 pub use pgbouncer::{PgBouncer, PoolMode};
 pub use proxy::{Proxy, Side};
-pub use shared::{SharedCluster, TestDatabase, shared, shared_with_replicas};
+pub use shared::{SharedCluster, TestDatabase, database, shared, shared_with_replicas};
 pub use tls::{Certificates, ServerCert, TlsFront};

@@ -333,6 +333,36 @@ impl Node {
         }
     }
 
+    /// Creates a database that is a copy of another one, to which nobody may be connected. Only a primary can.
+    pub async fn copy_database(&self, name: &str, template: &str) -> Result<(), Error> {
+        let client = self.connect("postgres").await?;
+        let quoted = |name: &str| name.replace('"', "\"\"");
+        let copied = client
+            .batch_execute(&format!(
+                "CREATE DATABASE \"{}\" OWNER {APP} TEMPLATE \"{}\"",
+                quoted(name),
+                quoted(template)
+            ))
+            .await;
+        copied.map_err(Error::sql(
+            &self.name,
+            &format!("copy the database {template} to {name}"),
+        ))
+    }
+
+    /// Runs statements in a database as its owner; `RESET ROLE` among them makes the rest the superuser's.
+    pub(crate) async fn set_up_database(&self, name: &str, statements: &str) -> Result<(), Error> {
+        let client = self.connect(name).await?;
+        let mut done = client.batch_execute(&format!("SET ROLE {APP}")).await;
+        if done.is_ok() {
+            done = client.batch_execute(statements).await;
+        }
+        done.map_err(Error::sql(
+            &self.name,
+            "set up a template with the statements given",
+        ))
+    }
+
     /// Removes a database, whoever is connected to it, if it exists. Only a primary can.
     pub async fn drop_database(&self, name: &str) -> Result<(), Error> {
         let client = self.connect("postgres").await?;

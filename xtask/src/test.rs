@@ -107,7 +107,10 @@ fn postgres_features() -> anyhow::Result<()> {
     steps::run(clippy)?;
     let mut tests = cargo(&["test", "--lib"]);
     tests.args(with);
-    steps::run(tests)
+    steps::run(tests)?;
+    let mut types = cargo(&["test", "--test", "it"]);
+    types.args(with).arg("types::");
+    steps::run(types)
 }
 
 /// The models of the pool's protocol, over the code that ships.

@@ -27,3 +27,4 @@ mod test_transaction;
 mod timeouts;
 mod tls;
 mod typed;
+mod types;
