@@ -13,6 +13,7 @@ mod errors;
 mod listen;
 mod local;
 mod lock;
+mod log;
 mod pending;
 mod pipeline;
 mod place;

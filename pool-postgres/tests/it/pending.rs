@@ -1,60 +1,15 @@
 //! Sessions that are dropped with work pending: rolled back, counted, and warned of.
 
-use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
-
 use pool_postgres::Error;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::log;
 use crate::support::{count, database, sessions};
-
-/// Keeps warnings as text.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Warnings {
-    fn taken(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().expect("no panic"))
-    }
-}
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        let _ = write!(self.0, "{field}={value:?} ");
-    }
-}
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().expect("no panic").push(line.0);
-    }
-}
 
 #[tokio::test]
 async fn sessions_dropped_with_work_pending_are_counted_and_warned_of_once_a_second() {
     let db = database().await;
     let (engine, sessions) = sessions(&db);
-    let warnings = Warnings::default();
-    let _listening = tracing::subscriber::set_default(warnings.clone());
+    log::listen();
     let line = line!() + 4;
     for _ in 0..3 {
         let mut session = sessions.session();
@@ -64,7 +19,7 @@ async fn sessions_dropped_with_work_pending_are_counted_and_warned_of_once_a_sec
             .expect("inserted");
     }
     assert_eq!(engine.counts().dropped_with_work, 3);
-    let seen = warnings.taken();
+    let seen = log::warnings();
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert!(seen[0].contains(&format!("pending.rs:{line}")), "{seen:?}");
     assert_eq!(count(&engine).await, 0);
