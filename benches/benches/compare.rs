@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use benches::{
-    cycle, opening, overload, plenty, postgres, queueing, resting, reuse, round_trips, routing,
-    runner, shared, slots, waiters,
+    cycle, opening, overhead, overload, plenty, postgres, queueing, resting, reuse, round_trips,
+    routing, runner, shared, slots, waiters,
 };
 
 fn main() -> Result<()> {
@@ -20,6 +20,8 @@ fn main() -> Result<()> {
         ("overload", overload::compare),
         ("postgres", postgres::compare),
         ("shared", shared::compare),
+        ("overhead", overhead::compare),
+        ("transactions", overhead::transactions),
         ("routing", routing::compare),
         ("trips", round_trips::compare),
     ])

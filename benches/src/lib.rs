@@ -12,6 +12,7 @@ pub mod contender;
 pub mod cycle;
 pub mod field;
 pub mod opening;
+pub mod overhead;
 pub mod overload;
 pub mod peers;
 pub mod plenty;
@@ -26,6 +27,7 @@ pub mod runner;
 pub mod shared;
 pub mod slots;
 pub mod waiters;
+pub mod weight;
 
 /// A runtime of two threads, as many as the machine has cores where these figures are made.
 fn two_threads() -> std::io::Result<tokio::runtime::Runtime> {

@@ -18,6 +18,8 @@ const OURS: &str = "ours, engine";
 const SESSION: &str = "ours, session and commit";
 const PEER: &str = "deadpool-postgres";
 const PEER_TRANSACTION: &str = "deadpool-postgres, transaction";
+/// By default it asks the server before each checkout whether the connection lives.
+const SQLX: &str = "sqlx";
 
 /// Runs the comparison on a server of its own.
 ///
@@ -38,10 +40,12 @@ pub fn compare(rounds: usize) -> Result<Report> {
             .build()?;
         let sessions = SessionFactory::new(engine.clone());
         let peer = deadpool(&url)?;
+        let sqlx = sqlx(&url).await?;
         let mut figures = Rounds::default();
         for _ in 0..rounds {
             figures.note(OURS, rate(&engine, with_ours).await?);
             figures.note(PEER, rate(&peer, with_peer).await?);
+            figures.note(SQLX, rate(&sqlx, with_sqlx).await?);
             figures.note(SESSION, rate(&sessions, with_session).await?);
             figures.note(PEER_TRANSACTION, rate(&peer, with_transaction).await?);
         }
@@ -49,12 +53,14 @@ pub fn compare(rounds: usize) -> Result<Report> {
         anyhow::Ok(figures)
     })?;
     let ratio = figures.median(OURS) / figures.median(PEER);
+    let against_sqlx = figures.median(OURS) / figures.median(SQLX);
     let transactions = figures.median(SESSION) / figures.median(PEER_TRANSACTION);
     Ok(Report {
         workload: "PostgreSQL, 64 tasks, 8 connections, SELECT $1::int + 1",
         measures: vec![figures.measure("statements a second")],
         verdicts: vec![
-            Verdict::new("ours / deadpool-postgres", ratio, Target::AtLeast(0.95)),
+            Verdict::new("ours / deadpool-postgres", ratio, Target::AtLeast(1.0)),
+            Verdict::new("ours / sqlx", against_sqlx, Target::AtLeast(1.9)),
             Verdict::new(
                 "transactions: ours / deadpool-postgres",
                 transactions,
@@ -72,6 +78,17 @@ pub(crate) fn deadpool(url: &str) -> Result<deadpool_postgres::Pool> {
         .runtime(deadpool_postgres::Runtime::Tokio1)
         .build()?;
     Ok(pool)
+}
+
+async fn sqlx(url: &str) -> Result<sqlx::PgPool> {
+    let connections = u32::try_from(CONNECTIONS)?;
+    let options = sqlx::postgres::PgPoolOptions::new().max_connections(connections);
+    Ok(options.acquire_timeout(WAIT).connect(url).await?)
+}
+
+async fn with_sqlx(pool: sqlx::PgPool, number: i32) -> Result<i32> {
+    let query = sqlx::query_scalar(SQL).bind(number);
+    Ok(query.fetch_one(&pool).await?)
 }
 
 pub(crate) async fn with_ours(engine: Engine, number: i32) -> Result<i32> {
