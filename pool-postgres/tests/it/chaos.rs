@@ -1,5 +1,6 @@
 //! Trouble on all sides, and the books must balance: backends are terminated, transactions time out while they are
-//! idle, the server is restarted, killed and frozen, while tasks move money between accounts and append to a list.
+//! idle, the server is restarted, killed and frozen, and the network, which takes its time, is cut, while tasks move
+//! money between accounts and append to a list.
 //!
 //! What is checked at the end is what people trust a database client with: the sum of all balances has not changed;
 //! what was acknowledged is there once; what was reported as not applied is not there; what is unknown is there at most
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pool_postgres::{Engine, Error, Outcome, Session, SessionFactory};
-use testbed::{Cluster, Node};
+use testbed::{Cluster, Node, Proxy};
 use tokio::time::{Instant, sleep};
 
 const ACCOUNTS: i64 = 16;
@@ -22,6 +23,8 @@ const TELLERS: u64 = 6;
 const WRITERS: i64 = 6;
 /// From when on the server ends an idle transaction.
 const IDLE_LIMIT: Duration = Duration::from_millis(40);
+/// What a message takes each way: long enough that many an answer is lost of something that has happened.
+const NETWORK_DELAY: Duration = Duration::from_millis(2);
 /// How long the world may take to come to rest afterwards.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -126,6 +129,7 @@ async fn transfer(
 /// Makes trouble of one kind after another until the time is over.
 async fn trouble(
     node: &Node,
+    proxy: &Proxy,
     until: Instant,
 ) -> Result<HashMap<&'static str, u32>, testbed::Error> {
     let mut made = HashMap::new();
@@ -148,6 +152,10 @@ async fn trouble(
                 node.start().await?;
                 "killed"
             }
+            0 | 2 | 4 => {
+                proxy.cut();
+                "cut"
+            }
             _ => {
                 node.sql(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -163,7 +171,7 @@ async fn trouble(
     Ok(made)
 }
 
-async fn bank() -> Result<(Cluster, Engine), Box<dyn std::error::Error>> {
+async fn bank() -> Result<(Cluster, Proxy, Engine), Box<dyn std::error::Error>> {
     let cluster = testbed::cluster()
         .setting(
             "idle_in_transaction_session_timeout",
@@ -171,7 +179,9 @@ async fn bank() -> Result<(Cluster, Engine), Box<dyn std::error::Error>> {
         )
         .start()
         .await?;
-    let engine = Engine::builder(cluster.primary().url())
+    let proxy = cluster.primary().proxy().await?;
+    proxy.set_delay(NETWORK_DELAY);
+    let engine = Engine::builder(proxy.url())
         .pool_size(6)
         .max_overflow(2)
         .pool_timeout(Duration::from_secs(5))
@@ -195,7 +205,7 @@ async fn bank() -> Result<(Cluster, Engine), Box<dyn std::error::Error>> {
             &[&ACCOUNTS, &OPENING_BALANCE],
         )
         .await?;
-    Ok((cluster, engine))
+    Ok((cluster, proxy, engine))
 }
 
 /// The first answer of a database that may still be recovering.
@@ -209,7 +219,7 @@ async fn once_it_answers(engine: &Engine) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_to_servers_and_backends_the_books_balance() {
-    let (cluster, engine) = bank().await.expect("a bank");
+    let (cluster, proxy, engine) = bank().await.expect("a bank");
     let over = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| tokio::spawn(append(engine.clone(), writer, Arc::clone(&over))))
@@ -218,7 +228,9 @@ async fn whatever_happens_to_servers_and_backends_the_books_balance() {
         .map(|_| tokio::spawn(tell(engine.clone(), Arc::clone(&over))))
         .collect();
     let until = Instant::now() + Duration::from_secs(seconds());
-    let made = trouble(cluster.primary(), until).await.expect("trouble");
+    let made = trouble(cluster.primary(), &proxy, until)
+        .await
+        .expect("trouble");
     over.store(true, Ordering::Relaxed);
     for teller in tellers {
         teller.await.expect("a teller that did not panic");
@@ -234,7 +246,7 @@ async fn whatever_happens_to_servers_and_backends_the_books_balance() {
         .await
         .expect("a sum");
     assert_eq!(sum.get::<_, i64>(0), ACCOUNTS * OPENING_BALANCE, "{made:?}");
-    let (mut applied, mut unknown, mut refused) = (0, 0, 0);
+    let (mut applied, mut unknown, mut refused, mut happened) = (0, 0, 0, 0);
     for (writer, told) in (0_i64..).zip(&told) {
         let rows = engine
             .query(
@@ -261,13 +273,14 @@ async fn whatever_happens_to_servers_and_backends_the_books_balance() {
         }
         for number in &told.unknown {
             assert!(times(number) <= 1, "unknown: {writer}, {number}; {made:?}");
+            happened += times(number);
         }
         applied += told.applied.len();
         unknown += told.unknown.len();
         refused += told.not_applied.len();
     }
     println!(
-        "{applied} applied, {refused} not, {unknown} unknown; {made:?}; {}",
+        "{applied} applied, {refused} not, {unknown} unknown ({happened} happened); {made:?}; {}",
         engine.pool().stats()
     );
     assert!(applied > 100, "{applied} applied: the load was no load");
