@@ -12,9 +12,11 @@ use crate::steps::root;
 const PAGE: &str = "docs/settings.md";
 
 /// Where the builders are.
-const BUILDERS: [&str; 3] = [
+const BUILDERS: [&str; 5] = [
     "pool-core/src/config.rs",
     "pool-postgres/src/engine/builder.rs",
+    "pool-postgres/src/retry.rs",
+    "pool-postgres/src/session/options.rs",
     "router/src/builder.rs",
 ];
 

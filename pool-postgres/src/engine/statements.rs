@@ -12,7 +12,7 @@ use crate::copy::{CopyIn, CopyOut};
 use crate::error::Error;
 use crate::factory::SessionFactory;
 use crate::row::{self, FromRow};
-use crate::session::{Held, Session, SessionOptions};
+use crate::session::{Held, Session};
 use crate::stream::RowStream;
 use crate::tally::Counts;
 use crate::test_transaction::TestTransaction;
@@ -164,7 +164,7 @@ impl Engine {
     /// ```
     pub fn test_transaction(&self) -> SessionFactory {
         let source = TestTransaction::new(self.clone());
-        SessionFactory::from_source(Arc::new(source), SessionOptions::default())
+        SessionFactory::from_source(Arc::new(source), self.options())
     }
 
     /// What this engine's sessions have met since it was built.

@@ -327,6 +327,37 @@ async fn a_statement_that_still_runs_when_it_is_dropped_is_cancelled_on_the_serv
     assert_eq!(count(&engine).await, 0);
 }
 
+/// Statements are dropped around the moment at which they end anyhow, so that many cancels come too late; a slow
+/// network delays them further. Whoever has the connection next must never be struck.
+#[tokio::test]
+async fn a_cancel_that_comes_late_never_strikes_the_next_borrower() {
+    let db = database().await;
+    let (engine, proxy) = crate::round_trips::behind_a_proxy(&db).await;
+    let sessions = SessionFactory::new(engine.clone());
+    let mut dropped = 0;
+    for round in 0..40_u64 {
+        proxy.set_delay(Duration::from_millis(round % 4));
+        let mut session = sessions.session();
+        session
+            .execute("INSERT INTO t VALUES (1)", &[])
+            .await
+            .expect("inserted");
+        // The pool waits 50 ms for it before it cancels.
+        let statement = session.query("SELECT pg_sleep($1)", &[&0.07]);
+        let patience = Duration::from_millis(10 + round / 4);
+        dropped += usize::from(tokio::time::timeout(patience, statement).await.is_err());
+        drop(session);
+        for _ in 0..3 {
+            let next = engine.query("SELECT pg_sleep(0.004)", &[]).await;
+            next.unwrap_or_else(|error| {
+                panic!("round {round}: the next borrower was struck: {error}")
+            });
+        }
+    }
+    assert!(dropped > 30, "dropped only {dropped} times");
+    assert_eq!(count(&engine).await, 0);
+}
+
 /// The outage of a cancelled `BEGIN`: many tasks, each given less time than it needs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_timeouts_leaves_all_connections_in_order() {

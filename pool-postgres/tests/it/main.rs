@@ -20,6 +20,7 @@ mod place;
 mod reset;
 mod retry;
 mod round_trips;
+mod semantics;
 mod session;
 mod shared;
 mod stream;
