@@ -34,6 +34,8 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
+    /// `None` for what lies in this repository.
+    source: Option<String>,
 }
 
 pub(crate) fn check() -> anyhow::Result<()> {
@@ -51,6 +53,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let refused: Vec<_> = metadata
         .packages
         .iter()
+        .filter(|package| package.source.is_some())
         .filter(|package| !package.license.as_deref().is_some_and(is_free))
         .map(|package| {
             format!(

@@ -78,6 +78,19 @@ async fn sea_querys_statements_and_values_run_in_a_session() {
     let _ = session.commit().await.expect("committed");
 }
 
+#[tokio::test]
+async fn what_clorinde_wrote_runs_on_a_connection() {
+    let (_database, engine) = migrated().await;
+    let connection = engine.connect().await.expect("a connection");
+    let found = clorinde::queries::users::users_with_email()
+        .bind(connection.client(), &1)
+        .all()
+        .await
+        .expect("rows");
+    let found: Vec<_> = found.iter().map(|user| (user.id, &*user.name)).collect();
+    assert_eq!(found, [(1, "Ada")]);
+}
+
 diesel::table! {
     users (id) {
         id -> Int8,
