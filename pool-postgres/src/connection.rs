@@ -14,7 +14,7 @@ use crate::address::{Place, Target};
 use crate::conduct::Conduct;
 use crate::dial::{Encryption, dial};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::statements::{Stamp, Statements};
+use crate::statements::{Reuse, Stamp, Statements};
 use crate::tally::Tally;
 use crate::wire::{TransactionStatus, Wire};
 
@@ -161,16 +161,23 @@ impl PgConnection {
             return Ok(statement);
         }
         let before = self.stamp();
-        let statement = self.prepare_once(sql).await?;
+        let statement = self.prepare_anew(sql).await?;
         self.statements.keep(before, self.stamp(), sql, &statement);
         Ok(statement)
     }
 
-    /// Prepares a statement for a single use: the cache stays as it is.
+    /// Prepares a statement; one that is not for the next time leaves the cache as it is.
     ///
     /// # Cancel safety
     /// As [`prepare`](Self::prepare).
-    pub(crate) async fn prepare_once(&self, sql: &str) -> Result<Statement, Error> {
+    pub(crate) async fn prepare_for(&self, sql: &str, reuse: Reuse) -> Result<Statement, Error> {
+        if reuse == Reuse::Kept {
+            return self.prepare(sql).await;
+        }
+        self.prepare_anew(sql).await
+    }
+
+    async fn prepare_anew(&self, sql: &str) -> Result<Statement, Error> {
         let preparing = self.statements.preparing();
         let answer = self.driver().prepare(sql).await;
         preparing.answered();

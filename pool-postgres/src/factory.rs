@@ -107,6 +107,11 @@ impl SessionFactory {
         self.with_options(self.options.max_rows(rows))
     }
 
+    /// A factory whose sessions prepare each statement for one use; see [`SessionOptions::single_use`].
+    pub fn single_use(&self) -> Self {
+        self.with_options(self.options.single_use())
+    }
+
     /// A session. Borrows nothing until its first statement.
     pub fn session(&self) -> Session {
         Session::new(Arc::clone(&self.source), self.options)

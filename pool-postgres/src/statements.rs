@@ -39,6 +39,23 @@ pub(crate) fn are_cleared_by(tag: &[u8]) -> bool {
     }
 }
 
+/// Whether a statement may be answered with such a tag, or makes something that the next one may use.
+pub(crate) fn may_clear(sql: &str) -> bool {
+    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic());
+    let word = word.into_iter().next().unwrap_or("");
+    // Behind a comment there may be anything.
+    ["create", "alter", "drop", "deallocate", "discard", ""]
+        .iter()
+        .any(|clears| word.eq_ignore_ascii_case(clears))
+}
+
+/// Whether a statement is prepared for the next time too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    Kept,
+    Never,
+}
+
 /// What the connections of an engine know together of the database's schema.
 #[derive(Debug, Default)]
 pub(crate) struct Schema {

@@ -19,6 +19,7 @@ use super::{Session, Values};
 use crate::connection::PgConnection;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::source::{Checkout, Guard, GuardRows};
+use crate::statements::Reuse;
 use crate::wire::TransactionStatus;
 
 /// How many leases of one transaction a source may have refused.
@@ -59,6 +60,11 @@ impl Session {
         params: Values<'_>,
     ) -> Result<RowStream, Error> {
         let (read_only, retry_dead) = (self.options.read_only, self.options.retry_dead);
+        let reuse = if self.options.single_use {
+            Reuse::Never
+        } else {
+            Reuse::Kept
+        };
         let mut attempt = 0;
         let mut refused: Option<Error> = None;
         let mut died = false;
@@ -80,6 +86,7 @@ impl Session {
             let limit = open.limit;
             open.in_flight = true;
             open.may_end = may_end_transaction(sql);
+            open.reuse = reuse;
             let mut preceded = false;
             let flight = open.fly(preamble.as_deref(), sql, params, &mut preceded);
             let flown = within(limit, flight).await;
@@ -377,12 +384,13 @@ impl Open {
             }
             other => other,
         };
-        let cached = connection.cached(sql);
+        let reuse = self.reuse;
+        let cached = connection.cached(sql).filter(|_| reuse == Reuse::Kept);
         let rows = if guard.is_none() && preamble.is_none() {
             let statement = match cached {
                 Some(statement) => statement,
                 // Nothing is executed yet: a connection that is found dead here is dead before all.
-                None => connection.prepare(sql).await.map_err(|error| {
+                None => connection.prepare_for(sql, reuse).await.map_err(|error| {
                     if error.connection_is_good() {
                         Setback::Failed(error)
                     } else {
@@ -395,7 +403,7 @@ impl Open {
                 .query_raw(&statement, params.iter().copied())
                 .await
         } else {
-            let first = take_off(connection, guard, preamble, cached, sql, params).await?;
+            let first = take_off(connection, guard, preamble, cached, (sql, reuse), params).await?;
             *preceded = true;
             match first.map_err(Setback::Failed)? {
                 Begun::Rows(rows) => rows,
@@ -439,7 +447,7 @@ async fn take_off(
     guard: Option<Guard>,
     preamble: Option<&str>,
     cached: Option<Statement>,
-    sql: &str,
+    (sql, reuse): (&str, Reuse),
     params: Values<'_>,
 ) -> Result<Result<Begun, Error>, Setback> {
     let driver = connection.driver();
@@ -448,7 +456,10 @@ async fn take_off(
             Some(statement) => Ok(Begun::Rows(
                 driver.query_raw(&statement, params.iter().copied()).await,
             )),
-            None => connection.prepare(sql).await.map(Begun::Prepared),
+            None => connection
+                .prepare_for(sql, reuse)
+                .await
+                .map(Begun::Prepared),
         }
     };
     let guard_sql = guard.as_ref().map(|guard| guard.sql.clone());

@@ -35,6 +35,8 @@ pub struct SessionOptions {
     /// How many rows a statement may give where they are collected (`query` and its kin). Default one
     /// million.
     pub max_rows: usize,
+    /// Whether statements are prepared for one use. Default: no.
+    pub single_use: bool,
 }
 
 impl Default for SessionOptions {
@@ -50,6 +52,7 @@ impl Default for SessionOptions {
             idle_in_transaction_timeout: None,
             retry_dead: true,
             max_rows: Self::MAX_ROWS,
+            single_use: false,
         }
     }
 }
@@ -114,6 +117,14 @@ impl SessionOptions {
     /// `usize::MAX` for no limit.
     pub fn max_rows(mut self, rows: usize) -> Self {
         self.max_rows = rows;
+        self
+    }
+
+    /// Prepares each statement for one use and forgets it: for texts that never come again, so that they drive
+    /// none out of the connection's [cache](crate::EngineBuilder::statement_cache). Pipelines and copies use the
+    /// cache all the same.
+    pub fn single_use(mut self) -> Self {
+        self.single_use = true;
         self
     }
 

@@ -25,6 +25,7 @@ use super::{Session, at_most_one, exactly_one, too_many};
 use crate::connection::PgConnection;
 use crate::error::{Error, ErrorKind};
 use crate::row::{self, FromRow};
+use crate::statements;
 
 /// Statements that are sent together; made by [`Session::pipeline`].
 ///
@@ -32,7 +33,8 @@ use crate::row::{self, FromRow};
 /// travels along, so a transaction takes one round trip and its commit. In a transaction the first failure makes
 /// the server skip the rest; in autocommit each statement stands alone and the others run.
 ///
-/// All are prepared before the first runs, so a table that one of them creates can't be used by the next.
+/// A statement that makes, changes or drops something, or drops prepared statements (`CREATE`, `ALTER`, `DROP`,
+/// `DEALLOCATE`, `DISCARD`) ends a round trip: what follows is prepared anew behind it.
 ///
 /// ```no_run
 /// # use pool_postgres::{Error, Session};
@@ -117,7 +119,7 @@ impl<'s, 'p> Pipeline<'s, 'p> {
         let mut results: Vec<Slot> = items.iter().map(|_| None).collect();
         let stopped = match session.ready(place).await {
             Ok(preamble) => {
-                let ran = session.run_pipeline(preamble, &items, &mut results).await;
+                let ran = session.run_in_parts(preamble, &items, &mut results).await;
                 let stopped = ran.map_err(|error| session.failure(error));
                 match (stopped, first_failure(&results)) {
                     (Ok(()), Some(first)) if first.kind() != ErrorKind::RowCount => {
@@ -145,6 +147,33 @@ impl<'s, 'p> Pipeline<'s, 'p> {
 }
 
 impl Session {
+    /// Runs the statements; what follows one that changes the schema is sent when that has been answered.
+    async fn run_in_parts(
+        &mut self,
+        mut preamble: Option<String>,
+        items: &[Item<'_>],
+        results: &mut [Slot],
+    ) -> Result<(), Error> {
+        let alone = self.options.is_alone();
+        if let Some(open) = self.open() {
+            open.may_end = items.iter().any(|item| may_end_transaction(item.sql));
+        }
+        let mut start = 0;
+        while start < items.len() {
+            let rest = &items[start..];
+            let last = rest.iter().position(|item| statements::may_clear(item.sql));
+            let end = last.map_or(items.len(), |last| start + last + 1);
+            let part = start..end;
+            self.run_pipeline(preamble.take(), &items[part.clone()], &mut results[part])
+                .await?;
+            if !alone && first_failure(&results[..end]).is_some() {
+                break;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
     /// Runs the statements and gathers their results, until something happens to all of them, which it returns.
     async fn run_pipeline(
         &mut self,

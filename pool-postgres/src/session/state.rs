@@ -8,6 +8,7 @@ use super::limits::Limit;
 use super::options::SessionOptions;
 use crate::error::{Error, ErrorKind};
 use crate::source::Lease;
+use crate::statements::Reuse;
 
 /// Where a session stands between two calls.
 pub(super) enum State {
@@ -30,6 +31,8 @@ pub(super) struct Open {
     pub(super) in_flight: bool,
     /// The statement that was sent last may end the transaction by itself.
     pub(super) may_end: bool,
+    /// Whether statements are prepared for the next time too.
+    pub(super) reuse: Reuse,
     /// The first error that the server answered with, if it has not been rolled back since.
     pub(super) failed: Option<Failure>,
     /// The line that borrowed the connection.
@@ -50,6 +53,7 @@ impl Open {
             begun: false,
             in_flight: false,
             may_end: false,
+            reuse: Reuse::Kept,
             failed: None,
             place,
             mark,

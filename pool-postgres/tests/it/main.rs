@@ -23,6 +23,7 @@ mod round_trips;
 mod semantics;
 mod session;
 mod shared;
+mod statements;
 mod stream;
 mod support;
 mod test_transaction;
