@@ -75,6 +75,8 @@ mod test_transaction;
 mod throttle;
 mod tls;
 mod token;
+#[cfg(feature = "tower")]
+pub mod web;
 mod wire;
 
 pub use committed::{Committed, Durability};

@@ -100,18 +100,21 @@ fn features() -> anyhow::Result<()> {
     steps::run(docs)
 }
 
-/// What the features of pool-postgres add.
+/// What the features of pool-postgres add: the layer for web services and the examples that use it.
 fn postgres_features() -> anyhow::Result<()> {
     let with = ["-p", "pool-postgres", "--all-features"];
     let mut clippy = cargo(&["clippy", "--all-targets"]);
     clippy.args(with).args(["--", "-D", "warnings"]);
     steps::run(clippy)?;
-    let mut tests = cargo(&["test", "--lib"]);
+    let mut tests = cargo(&["test", "--lib", "--example", "axum_tested"]);
     tests.args(with);
     steps::run(tests)?;
-    let mut types = cargo(&["test", "--test", "it"]);
-    types.args(with).arg("types::");
-    steps::run(types)
+    let mut more = cargo(&["test", "--test", "it"]);
+    more.args(with).args(["--", "types::", "web::", "service::"]);
+    steps::run(more)?;
+    let mut docs = cargo(&["test", "--doc"]);
+    docs.args(with);
+    steps::run(docs)
 }
 
 /// The models of the pool's protocol, over the code that ships.

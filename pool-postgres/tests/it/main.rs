@@ -21,6 +21,8 @@ mod reset;
 mod retry;
 mod round_trips;
 mod semantics;
+#[cfg(all(feature = "axum", feature = "metrics"))]
+mod service;
 mod session;
 mod shared;
 mod statements;
@@ -31,3 +33,5 @@ mod timeouts;
 mod tls;
 mod typed;
 mod types;
+#[cfg(feature = "axum")]
+mod web;
