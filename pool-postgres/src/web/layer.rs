@@ -141,7 +141,6 @@ async fn finish<R: Default, E>(
     });
     let mut session = match slot.end() {
         Place::Kept(session) if session.in_transaction() => session,
-        Place::Kept(_) | Place::Gone => return answer,
         Place::Lent if good => {
             return Ok(failed(Error::new(
                 ErrorKind::Usage,
@@ -149,7 +148,7 @@ async fn finish<R: Default, E>(
                  the session out with into_session",
             )));
         }
-        Place::Lent => return answer,
+        Place::Kept(_) | Place::Gone | Place::Lent => return answer,
     };
     if !good {
         // Fails only inside a savepoint that was leaked; the drop rolls back all the same.

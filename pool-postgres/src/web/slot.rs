@@ -19,7 +19,7 @@ pub(super) struct Slot(Arc<Mutex<Place>>);
 /// Where a request's session is.
 pub(super) enum Place {
     /// Here.
-    Kept(Session),
+    Kept(Box<Session>),
     /// With a [`RequestSession`].
     Lent,
     /// Taken out by [`RequestSession::into_session`], or by the layer at the end.
@@ -28,7 +28,7 @@ pub(super) enum Place {
 
 impl Slot {
     pub(super) fn new(session: Session) -> Self {
-        Self(Arc::new(Mutex::new(Place::Kept(session))))
+        Self(Arc::new(Mutex::new(Place::Kept(Box::new(session)))))
     }
 
     /// Takes what is here; from now on nobody else gets it.
@@ -36,7 +36,7 @@ impl Slot {
         std::mem::replace(&mut *self.0.lock(), Place::Gone)
     }
 
-    fn borrow(&self) -> Result<Session, NoSession> {
+    fn borrow(&self) -> Result<Box<Session>, NoSession> {
         let mut place = self.0.lock();
         match std::mem::replace(&mut *place, Place::Lent) {
             Place::Kept(session) => Ok(session),
@@ -69,7 +69,7 @@ impl Slot {
 #[must_use = "dropping it leaves the session to the layer"]
 pub struct RequestSession {
     /// Present until it is dropped or taken out.
-    session: Option<Session>,
+    session: Option<Box<Session>>,
     slot: Slot,
 }
 
@@ -88,7 +88,7 @@ impl RequestSession {
     /// handler, such as a body that is streamed.
     pub fn into_session(mut self) -> Session {
         let _lent = self.slot.end();
-        self.session.take().expect("taken out here alone")
+        *self.session.take().expect("taken out here alone")
     }
 }
 
