@@ -110,7 +110,8 @@ fn postgres_features() -> anyhow::Result<()> {
     tests.args(with);
     steps::run(tests)?;
     let mut more = cargo(&["test", "--test", "it"]);
-    more.args(with).args(["--", "types::", "web::", "service::"]);
+    more.args(with)
+        .args(["--", "types::", "web::", "service::"]);
     steps::run(more)?;
     let mut docs = cargo(&["test", "--doc"]);
     docs.args(with);
