@@ -325,6 +325,7 @@ async fn what_is_beyond_the_room_waits_and_is_told_when_it_waited_too_long() {
         .max_in_flight(2)
         .timeout(Duration::from_millis(50));
     let engine = engine(&db, 2, options);
+    engine.ping().await.expect("opened before any time counts");
     let shared = engine.shared();
     pid(&shared).await;
     let sleeper = "SELECT pg_sleep(60)";
