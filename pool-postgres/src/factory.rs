@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::retry::Retry;
-use crate::session::{IsolationLevel, Session, SessionOptions};
+use crate::session::{IsolationLevel, Locals, Session, SessionOptions};
 use crate::source::ConnectionSource;
 
 /// Makes sessions that take their connections from one source.
@@ -33,6 +33,7 @@ use crate::source::ConnectionSource;
 pub struct SessionFactory {
     source: Arc<dyn ConnectionSource>,
     options: SessionOptions,
+    locals: Option<Arc<Locals>>,
 }
 
 impl SessionFactory {
@@ -45,7 +46,11 @@ impl SessionFactory {
 
     /// Sessions on any source.
     pub fn from_source(source: Arc<dyn ConnectionSource>, options: SessionOptions) -> Self {
-        Self { source, options }
+        Self {
+            source,
+            options,
+            locals: None,
+        }
     }
 
     /// How this factory's sessions begin.
@@ -58,6 +63,7 @@ impl SessionFactory {
         Self {
             source: Arc::clone(&self.source),
             options,
+            locals: self.locals.clone(),
         }
     }
 
@@ -102,6 +108,29 @@ impl SessionFactory {
         self.with_options(self.options.retry_dead(again))
     }
 
+    /// A factory whose transactions begin with this setting, as by `SET LOCAL`: a role, a `search_path`, a tenant.
+    ///
+    /// It travels with `BEGIN` and costs no round trip; nothing of it is left after the transaction. The name and
+    /// the value are handed over as they are, whatever is in them; a `search_path` is a list of quoted names.
+    /// Several are set in the order of the calls. If the server refuses one, no statement of the transaction runs.
+    /// A session in autocommit is refused (its statements would leave it behind), and so is a NUL.
+    ///
+    /// ```no_run
+    /// # use pool_postgres::{Error, SessionFactory};
+    /// # async fn example(sessions: SessionFactory) -> Result<(), Error> {
+    /// let sessions = sessions.with_local("role", "reporting").with_local("app.tenant", "acme");
+    /// let rows = sessions.session().query("SELECT * FROM orders", &[]).await?;
+    /// # let _ = rows; Ok(()) }
+    /// ```
+    pub fn with_local(&self, name: &str, value: &str) -> Self {
+        let mut locals = self.locals.as_deref().cloned().unwrap_or_default();
+        locals.add(name, value);
+        Self {
+            locals: Some(Arc::new(locals)),
+            ..self.clone()
+        }
+    }
+
     /// A factory whose sessions collect no more rows at once; see [`SessionOptions::max_rows`].
     pub fn max_rows(&self, rows: usize) -> Self {
         self.with_options(self.options.max_rows(rows))
@@ -114,7 +143,7 @@ impl SessionFactory {
 
     /// A session. Borrows nothing until its first statement.
     pub fn session(&self) -> Session {
-        Session::new(Arc::clone(&self.source), self.options)
+        Session::new(Arc::clone(&self.source), self.options).with_locals(self.locals.clone())
     }
 
     /// Runs `work` in a transaction: commits on `Ok`, rolls back on `Err` and passes the error on.
@@ -226,7 +255,8 @@ impl SessionFactory {
             autocommit: false,
             ..self.options
         };
-        let mut session = Session::new(Arc::clone(&self.source), options);
+        let session = Session::new(Arc::clone(&self.source), options);
+        let mut session = session.with_locals(self.locals.clone());
         session.set_managed();
         session
     }

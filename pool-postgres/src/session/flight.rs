@@ -214,6 +214,9 @@ impl Session {
                 "a savepoint needs a transaction, and this session is in autocommit mode",
             ));
         }
+        if let Some(locals) = &self.locals {
+            locals.check(!self.options.is_alone())?;
+        }
         match &self.state {
             State::Lost(failure) => return Err(failure.explain()),
             State::Open(open) => {
@@ -226,7 +229,7 @@ impl Session {
                 self.state = State::Open(Open::new(lease, request.place));
             }
         }
-        let options = self.options;
+        let (options, locals) = (self.options, self.locals.clone());
         let mut preamble = String::new();
         if let Some(open) = self.open() {
             if let Err(late) = open.start_clock(options) {
@@ -239,13 +242,13 @@ impl Session {
                         if options.read_only {
                             preamble.push_str(";SET TRANSACTION READ ONLY");
                         }
-                        limits::set_local(options, &mut preamble);
                     }
                     None if options.is_alone() => {}
-                    None => {
-                        preamble.push_str(options.begin());
-                        limits::set_local(options, &mut preamble);
-                    }
+                    None => preamble.push_str(options.begin()),
+                }
+                if !preamble.is_empty() {
+                    limits::set_local(options, &mut preamble);
+                    preamble.push_str(locals.as_ref().map_or("", |locals| locals.sql()));
                 }
             }
         }

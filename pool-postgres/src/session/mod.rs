@@ -42,6 +42,7 @@ use crate::stream::RowStream;
 pub(crate) use flight::{affected, is_stale};
 pub(crate) use held::Held;
 pub(crate) use limits::{Limit, within};
+pub(crate) use local::Locals;
 pub use options::{IsolationLevel, SessionOptions, UnknownIsolationLevel};
 pub use pipeline::{Answer, Pipeline};
 pub use savepoint::Savepoint;
@@ -77,6 +78,8 @@ use state::{Level, State};
 pub struct Session {
     source: Arc<dyn ConnectionSource>,
     options: SessionOptions,
+    /// What is set for each transaction.
+    locals: Option<Arc<Locals>>,
     /// Whether `SessionFactory::begin` ends the transaction.
     managed: bool,
     state: State,
@@ -98,12 +101,19 @@ impl Session {
         Self {
             source,
             options,
+            locals: None,
             managed: false,
             state,
             savepoints,
             named: 0,
             conflict: false,
         }
+    }
+
+    /// The same session, with settings for each of its transactions.
+    pub(crate) fn with_locals(mut self, locals: Option<Arc<Locals>>) -> Self {
+        self.locals = locals;
+        self
     }
 
     /// Runs a statement and collects its rows.

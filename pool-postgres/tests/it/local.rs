@@ -1,8 +1,11 @@
 //! Settings for one transaction.
 
-use pool_postgres::ErrorKind;
+use std::time::Duration;
 
-use crate::support::{database, one_connection, pid, sessions};
+use pool_postgres::{ErrorKind, SessionFactory};
+
+use crate::round_trips::{behind_a_proxy, trips};
+use crate::support::{count, database, one_connection, pid, sessions};
 
 /// What a hostile or careless name looks like.
 const HOSTILE: [&str; 6] = [
@@ -115,9 +118,7 @@ async fn a_role_taken_on_is_laid_down_with_the_transaction() {
 async fn without_a_transaction_nothing_can_be_set_for_one() {
     let db = database().await;
     let engine = one_connection(&db);
-    let mut session = pool_postgres::SessionFactory::new(engine.clone())
-        .autocommit()
-        .session();
+    let mut session = SessionFactory::new(engine.clone()).autocommit().session();
     for error in [
         session
             .set_local("work_mem", "7MB")
@@ -136,4 +137,68 @@ async fn without_a_transaction_nothing_can_be_set_for_one() {
         assert!(error.to_string().contains("autocommit"), "{error}");
     }
     assert_eq!(engine.status().in_use, 0);
+}
+
+#[tokio::test]
+async fn a_factorys_settings_travel_with_begin_and_end_with_each_transaction() {
+    let db = database().await;
+    let (engine, proxy) = behind_a_proxy(&db).await;
+    let plain = SessionFactory::new(engine.clone());
+    let tenant = plain
+        .with_local("app.tenant", "a'b\\c\"; --")
+        .with_local("role", "pg_monitor")
+        .statement_timeout(Duration::from_secs(5));
+    let show = "SELECT current_setting('app.tenant', true), current_user::text";
+    let mut session = tenant.session();
+    session.query(show, &[]).await.expect("prepared");
+    for _ in 0..2 {
+        let _ = session.commit().await.expect("committed");
+        let (taken, row) = trips(&proxy, session.query_one_as::<(String, String)>(show, &[])).await;
+        let expected = ("a'b\\c\"; --".to_owned(), "pg_monitor".to_owned());
+        assert_eq!(row.expect("a row"), expected);
+        assert_eq!(taken, 1, "BEGIN, settings, timeouts and the statement");
+    }
+    drop(session);
+    let after: (Option<String>, String) = engine.query_one_as(show, &[]).await.expect("a row");
+    assert_eq!(
+        (after.0.unwrap_or_default().as_str(), after.1.as_str()),
+        ("", "app")
+    );
+    assert_eq!(engine.status().open, 1);
+}
+
+#[tokio::test]
+async fn a_factorys_setting_that_is_refused_lets_no_statement_run() {
+    let db = database().await;
+    let (engine, sessions) = sessions(&db);
+    let insert = "INSERT INTO t VALUES (1)";
+    engine.execute(insert, &[]).await.expect("prepared");
+    for (name, value) in [
+        ("role", "nobody at all"),
+        ("no such", "1"),
+        ("work_mem", "much"),
+    ] {
+        for sql in [insert, "INSERT INTO t VALUES (2)"] {
+            let mut session = sessions.with_local(name, value).session();
+            let error = session.execute(sql, &[]).await.expect_err("refused");
+            assert!(
+                error.sqlstate().is_some_and(|code| code != "25P02"),
+                "{name}: {error}"
+            );
+            session.commit().await.expect_err("it failed");
+        }
+    }
+    for sessions in [
+        sessions.with_local("a.b", "c\0d"),
+        sessions.with_local("a.b", "c").autocommit(),
+    ] {
+        let error = sessions
+            .session()
+            .execute(insert, &[])
+            .await
+            .expect_err("refused here");
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+        assert_eq!(engine.status().in_use, 0);
+    }
+    assert_eq!(count(&engine).await, 1);
 }
