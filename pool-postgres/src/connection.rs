@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use crate::address::{Place, Target};
@@ -16,6 +17,7 @@ use crate::dial::{Encryption, dial};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::statements::{Reuse, Stamp, Statements};
 use crate::tally::Tally;
+use crate::unnamed::{Plan, typed};
 use crate::wire::{TransactionStatus, Wire};
 
 /// The message that asks a server to cancel what a connection is doing begins so.
@@ -144,6 +146,30 @@ impl PgConnection {
 
     pub(crate) fn conduct(&self) -> &Conduct {
         &self.conduct
+    }
+
+    /// Whether a pooler stands before the server: nothing must be left there that the next transaction needs.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.way.target.pooled
+    }
+
+    /// How the statement can be sent at once; `None` if it has to be prepared first.
+    ///
+    /// # Errors
+    /// Behind a pooler, for a parameter without a type.
+    pub(crate) fn plan<'a>(
+        &self,
+        sql: &str,
+        reuse: Reuse,
+        params: &'a [&'a (dyn ToSql + Sync)],
+    ) -> Result<Option<Plan<'a>>, Error> {
+        if self.is_pooled() {
+            return Ok(Some(Plan::Unnamed(typed(params)?)));
+        }
+        Ok(match reuse {
+            Reuse::Kept => self.cached(sql).map(Plan::Named),
+            Reuse::Never => None,
+        })
     }
 
     /// The statement, if it is prepared already.

@@ -13,7 +13,7 @@ use tokio_postgres::{Row, RowStream};
 
 use crate::address::EngineConfig;
 use crate::backend::PgBackend;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::factory::SessionFactory;
 use crate::listen::Listeners;
 use crate::session::{
@@ -21,7 +21,9 @@ use crate::session::{
 };
 use crate::shared::SharedConnections;
 use crate::source::{Checkout, CheckoutFuture, ConnectionSource, Lease};
+use crate::statements::Reuse;
 use crate::tally::Tally;
+use crate::unnamed::Plan;
 
 pub use builder::EngineBuilder;
 
@@ -275,6 +277,20 @@ impl Engine {
         }
     }
 
+    /// Refuses what needs a connection to the server itself, where there is a pooler in between.
+    pub(crate) fn needs_the_server(&self, what: &str) -> Result<(), Error> {
+        if !self.pool.backend().target().pooled {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Usage,
+            format!(
+                "{what} outlives a transaction, which an external pooler does not allow: use an engine that connects \
+                 to the server itself"
+            ),
+        ))
+    }
+
     /// Whether single statements have to heed options.
     fn has_options(&self) -> bool {
         let none = SessionOptions::default();
@@ -296,10 +312,11 @@ impl Engine {
         let about = |error: Error| error.with_statement(sql, shown);
         let mut tried = false;
         let rows = loop {
-            let statement = match connection.cached(sql) {
-                Some(statement) => statement,
+            let planned = connection.plan(sql, Reuse::Kept, params);
+            let plan = match planned.map_err(|error| about(noted(&mut connection, error)))? {
+                Some(plan) => plan,
                 None => match connection.prepare(sql).await {
-                    Ok(statement) => statement,
+                    Ok(statement) => Plan::Named(statement),
                     // Nothing was executed yet, so another connection may take over.
                     Err(error) if !error.connection_is_good() && !tried => {
                         tried = true;
@@ -311,11 +328,7 @@ impl Engine {
                 },
             };
             let driver = connection.driver();
-            match driver
-                .query_raw(&statement, params.iter().copied())
-                .await
-                .map_err(Error::from)
-            {
+            match plan.send(driver, sql, params).await.map_err(Error::from) {
                 Ok(rows) => break rows,
                 // Refused before it ran: prepare it anew.
                 Err(error) if is_stale(&error) && !tried => {

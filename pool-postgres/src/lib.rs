@@ -75,6 +75,7 @@ mod test_transaction;
 mod throttle;
 mod tls;
 mod token;
+mod unnamed;
 #[cfg(feature = "tower")]
 pub mod web;
 mod wire;

@@ -213,6 +213,7 @@ impl Engine {
     /// Those of connecting and of `LISTEN`. [`ErrorKind::Usage`] for no channel, and for a name that is empty, has a NUL
     /// in it or is longer than 63 bytes.
     pub async fn listen(&self, channels: &[&str]) -> Result<Listener, Error> {
+        self.needs_the_server("LISTEN")?;
         let sql = statement(channels)?;
         let (sender, events) = mpsc::channel(KEPT);
         let overflowed = Arc::new(AtomicBool::new(false));

@@ -307,6 +307,7 @@ impl Engine {
 
     /// A connection to lock on.
     async fn doomed(&self, place: &'static Location<'static>) -> Result<Doomed, Error> {
+        self.needs_the_server("an advisory lock with a guard")?;
         let connection = self.pool().get_owned_at(place).await?;
         if connection.in_hot_standby() == Some(true) {
             return Err(Error::new(

@@ -307,9 +307,13 @@ impl EngineBuilder {
     ///
     /// Statements are then parsed each time, without a name, in one round trip; parameters are sent with the
     /// PostgreSQL type that is natural for their Rust type, since the server can't be asked (a type of your own
-    /// goes as text with a cast). Nothing is left outside transactions: [`after_connect`](Self::after_connect) is
-    /// refused, and so is whatever lives longer than a transaction. Pings use a statement that poolers pass, and the
-    /// server's limits are not looked at.
+    /// goes as text with a cast). Nothing is left outside transactions: [`after_connect`](Self::after_connect),
+    /// [`ResetPolicy::Full`], [`Engine::listen`] and [`Engine::advisory_lock`] are refused. Pings use a statement
+    /// that poolers pass, and the server's limits are not looked at.
+    ///
+    /// Two things still use a name, inside one transaction: `COPY`, and the look-up of a column's type that is not
+    /// built in, once per connection. `COPY` gives the name back; the look-up does not, so behind a pooler that does
+    /// not map names (PgBouncer before 1.21) such a column is to be cast in the statement (`mood::text`).
     pub fn external_pooler(self, pooled: bool) -> Self {
         self.option(|mut options| {
             options.external_pooler = Some(pooled);
@@ -325,14 +329,11 @@ impl EngineBuilder {
         let options = self.options.map_err(|error| Error::clone(&error))?;
         let options = options.completed()?;
         let target = Target::new(&options, self.provider, self.resolver)?;
-        if target.pooled && !self.set_up.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "after_connect and external_pooler don't go together, for the pooler would give what was set to \
-                 others: set it for the role (ALTER ROLE … SET) or in each transaction (SET LOCAL)",
-            ));
+        let mut conduct = self.conduct.checked()?;
+        if target.pooled {
+            pooled(&mut conduct, &self.set_up)?;
         }
-        let backend = PgBackend::new(target, self.conduct.checked()?, self.set_up);
+        let backend = PgBackend::new(target, conduct, self.set_up);
         let tally = backend.tally();
         let pool = options.pool_settings().apply(Pool::builder(backend));
         let pool = self.tune.iter().fold(pool, |pool, change| change(pool));
@@ -349,6 +350,26 @@ impl EngineBuilder {
             options: SessionOptions::default(),
         })
     }
+}
+
+/// Changes what has no use behind a pooler, and refuses what would reach others.
+fn pooled(conduct: &mut Conduct, set_up: &[SetUp]) -> Result<(), Error> {
+    let refused = |what| Err(Error::new(ErrorKind::Config, what));
+    if !set_up.is_empty() {
+        return refused(
+            "after_connect and external_pooler don't go together, for the pooler would give what was set to others: \
+             set it for the role (ALTER ROLE … SET) or in each transaction (SET LOCAL)",
+        );
+    }
+    if matches!(conduct.reset, ResetPolicy::Full | ResetPolicy::Custom(_)) {
+        return refused(
+            "external_pooler goes with ResetPolicy::Rollback or None: what a reset sends outside a transaction would \
+             reach another's connection, and the pooler resets its own (server_reset_query)",
+        );
+    }
+    // Whatever still has to be prepared, for COPY, is so for a single use.
+    conduct.statements = 0;
+    Ok(())
 }
 
 impl fmt::Debug for EngineBuilder {

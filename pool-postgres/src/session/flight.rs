@@ -20,6 +20,7 @@ use crate::connection::PgConnection;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::source::{Checkout, Guard, GuardRows};
 use crate::statements::Reuse;
+use crate::unnamed::Plan;
 use crate::wire::TransactionStatus;
 
 /// How many leases of one transaction a source may have refused.
@@ -387,34 +388,28 @@ impl Open {
             }
             other => other,
         };
-        let reuse = self.reuse;
-        let cached = connection.cached(sql).filter(|_| reuse == Reuse::Kept);
+        let (driver, reuse) = (connection.driver(), self.reuse);
+        let plan = connection
+            .plan(sql, reuse, params)
+            .map_err(Setback::Failed)?;
         let rows = if guard.is_none() && preamble.is_none() {
-            let statement = match cached {
-                Some(statement) => statement,
+            let plan = match plan {
+                Some(plan) => plan,
                 // Nothing is executed yet: a connection that is found dead here is dead before all.
-                None => connection.prepare_for(sql, reuse).await.map_err(|error| {
-                    if error.connection_is_good() {
-                        Setback::Failed(error)
-                    } else {
-                        Setback::Dead(error)
-                    }
-                })?,
+                None => match connection.prepare_for(sql, reuse).await {
+                    Ok(statement) => Plan::Named(statement),
+                    Err(error) if error.connection_is_good() => return Err(Setback::Failed(error)),
+                    Err(error) => return Err(Setback::Dead(error)),
+                },
             };
-            connection
-                .driver()
-                .query_raw(&statement, params.iter().copied())
-                .await
+            plan.send(driver, sql, params).await
         } else {
-            let first = take_off(connection, guard, preamble, cached, (sql, reuse), params).await?;
+            let first = take_off(connection, guard, preamble, plan, (sql, reuse), params).await?;
             *preceded = true;
             match first.map_err(Setback::Failed)? {
                 Begun::Rows(rows) => rows,
                 Begun::Prepared(statement) => {
-                    connection
-                        .driver()
-                        .query_raw(&statement, params.iter().copied())
-                        .await
+                    Plan::Named(statement).send(driver, sql, params).await
                 }
             }
         };
@@ -449,16 +444,14 @@ async fn take_off(
     connection: &PgConnection,
     guard: Option<Guard>,
     preamble: Option<&str>,
-    cached: Option<Statement>,
+    plan: Option<Plan<'_>>,
     (sql, reuse): (&str, Reuse),
     params: Values<'_>,
 ) -> Result<Result<Begun, Error>, Setback> {
     let driver = connection.driver();
     let statement = async {
-        match cached {
-            Some(statement) => Ok(Begun::Rows(
-                driver.query_raw(&statement, params.iter().copied()).await,
-            )),
+        match plan {
+            Some(plan) => Ok(Begun::Rows(plan.send(driver, sql, params).await)),
             None => connection
                 .prepare_for(sql, reuse)
                 .await

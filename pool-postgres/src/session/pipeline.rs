@@ -26,6 +26,7 @@ use crate::connection::PgConnection;
 use crate::error::{Error, ErrorKind};
 use crate::row::{self, FromRow};
 use crate::statements;
+use crate::unnamed::{Plan, typed};
 
 /// Statements that are sent together; made by [`Session::pipeline`].
 ///
@@ -227,11 +228,22 @@ impl Session {
         let early = (&mut begun).now_or_never(); // Queued first.
         let mut started: Vec<(usize, Started<'_>)> = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
-            let Some(statement) = known.get(item.sql) else {
-                continue;
+            let plan = match known.get(item.sql) {
+                Some(statement) => Ok(Plan::Named(statement.clone())),
+                None if connection.is_pooled() => typed(&item.params).map(Plan::Unnamed),
+                None => continue,
             };
-            let params = item.params.iter().copied();
-            let mut answer: Started<'_> = Box::pin(driver.query_raw(statement, params));
+            let plan = match plan {
+                Ok(plan) => plan,
+                Err(error) => {
+                    results[index] = Some(Err(error.with_statement(item.sql, None)));
+                    if !alone {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let mut answer: Started<'_> = Box::pin(plan.send(driver, item.sql, &item.params));
             match (&mut answer).now_or_never() {
                 None => started.push((index, answer)),
                 Some(Ok(rows)) => started.push((index, Box::pin(ready(Ok(rows))))),
@@ -296,6 +308,9 @@ fn sorted<'i>(
     connection: &PgConnection,
 ) -> (HashMap<&'i str, Statement>, Vec<&'i str>) {
     let (mut known, mut cold) = (HashMap::new(), Vec::new());
+    if connection.is_pooled() {
+        return (known, cold); // None is prepared.
+    }
     for item in items {
         if known.contains_key(item.sql) || cold.contains(&item.sql) {
             continue;

@@ -20,12 +20,13 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use pool_core::Pool;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
 use crate::backend::PgBackend;
 use crate::error::{Error, ErrorKind};
 use crate::session::{at_most_one, exactly_one, is_stale};
+use crate::unnamed::typed;
 use flight::{Answer, Landed};
 use hub::{Hub, Seat};
 use values::Values;
@@ -147,9 +148,13 @@ impl SharedConnections {
         loop {
             let seat = self.hub.seat(place).await?;
             let (seat, statement) = match seat.connection().cached(sql) {
-                Some(statement) => (seat, statement),
+                _ if seat.connection().is_pooled() => {
+                    let types = typed(params)?.into_iter().map(|(_, kind)| kind);
+                    (seat, Way::Unnamed(sql.to_owned(), types.collect()))
+                }
+                Some(statement) => (seat, Way::Named(statement)),
                 None => match prepare(seat, sql).await {
-                    (Ok(Answer::Prepared(statement)), seat) => (seat, statement),
+                    (Ok(Answer::Prepared(statement)), seat) => (seat, Way::Named(statement)),
                     // Nothing was executed yet, so another connection may take over.
                     (Err(error), _) if !error.connection_is_good() && !tried => {
                         tried = true;
@@ -159,7 +164,7 @@ impl SharedConnections {
                     (Ok(Answer::Rows(..)), _) => unreachable!("a preparation gives no rows"),
                 },
             };
-            let values = Values::of(&statement, params);
+            let values = Values::of(statement.types(), params);
             match execute(seat, statement, values).await {
                 (Ok(Answer::Rows(rows, affected)), _) => return Ok((rows, affected)),
                 // Refused before it ran: prepare it anew.
@@ -170,6 +175,21 @@ impl SharedConnections {
                 (Err(error), _) => return Err(error),
                 (Ok(Answer::Prepared(_)), _) => unreachable!("an execution prepares nothing"),
             }
+        }
+    }
+}
+
+/// How a statement is sent: by its name, or behind a pooler as text, with the types of its parameters.
+enum Way {
+    Named(Statement),
+    Unnamed(String, Vec<Type>),
+}
+
+impl Way {
+    fn types(&self) -> &[Type] {
+        match self {
+            Self::Named(statement) => statement.params(),
+            Self::Unnamed(_, types) => types,
         }
     }
 }
@@ -188,21 +208,29 @@ async fn prepare(mut seat: Seat, sql: &str) -> Landed {
 }
 
 /// Executes a statement on the seat's connection. Goes on by itself if it is dropped.
-async fn execute(mut seat: Seat, statement: Statement, values: Values) -> Landed {
+async fn execute(mut seat: Seat, statement: Way, values: Values) -> Landed {
     let flight = seat.flight();
     seat.unanswered = true;
     let course = async move {
-        let answer = rows(&seat, &statement, values).await;
+        let answer = rows(&seat, statement, values).await;
         seat.unanswered = false;
         (answer, seat)
     };
     flight.fly(Box::pin(course)).await
 }
 
-async fn rows(seat: &Seat, statement: &Statement, values: Values) -> Result<Answer, Error> {
+async fn rows(seat: &Seat, statement: Way, values: Values) -> Result<Answer, Error> {
     let connection = seat.connection();
     let fault = |error| connection.fault(error);
-    let rows = connection.driver().query_raw(statement, values).await;
+    let driver = connection.driver();
+    let rows = match statement {
+        Way::Named(statement) => driver.query_raw(&statement, values).await,
+        Way::Unnamed(sql, types) => {
+            driver
+                .query_typed_raw(&sql, values.into_iter().zip(types))
+                .await
+        }
+    };
     let mut rows = std::pin::pin!(rows.map_err(fault)?);
     let mut collected = Vec::new();
     while let Some(row) = rows.try_next().await.map_err(fault)? {

@@ -7,7 +7,6 @@ use std::error::Error as StdError;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio_postgres::Statement;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 
 type BoxError = Box<dyn StdError + Sync + Send>;
@@ -31,9 +30,8 @@ enum Written {
 
 impl Values {
     /// Writes the parameters down as the types that the statement wants.
-    pub(super) fn of(statement: &Statement, params: &[&(dyn ToSql + Sync)]) -> Self {
+    pub(super) fn of(types: &[Type], params: &[&(dyn ToSql + Sync)]) -> Self {
         let mut out = BytesMut::new();
-        let types = statement.params();
         let value = |(index, param): (usize, &&(dyn ToSql + Sync))| {
             // Of parameters too many nothing is sent: the driver counts first.
             let kind = types.get(index).unwrap_or(&Type::TEXT);

@@ -17,6 +17,7 @@ mod log;
 mod pending;
 mod pipeline;
 mod place;
+mod pooler;
 mod reset;
 mod retry;
 mod round_trips;
