@@ -226,35 +226,7 @@ impl Session {
         let driver = connection.driver();
         let mut begun = Box::pin(simple(driver, preamble.as_deref()));
         let early = (&mut begun).now_or_never(); // Queued first.
-        let mut started: Vec<(usize, Started<'_>)> = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
-            let plan = match known.get(item.sql) {
-                Some(statement) => Ok(Plan::Named(statement.clone())),
-                None if connection.is_pooled() => typed(&item.params).map(Plan::Unnamed),
-                None => continue,
-            };
-            let plan = match plan {
-                Ok(plan) => plan,
-                Err(error) => {
-                    results[index] = Some(Err(error.with_statement(item.sql, None)));
-                    if !alone {
-                        break;
-                    }
-                    continue;
-                }
-            };
-            let mut answer: Started<'_> = Box::pin(plan.send(driver, item.sql, &item.params));
-            match (&mut answer).now_or_never() {
-                None => started.push((index, answer)),
-                Some(Ok(rows)) => started.push((index, Box::pin(ready(Ok(rows))))),
-                Some(Err(error)) => {
-                    results[index] = Some(Err(error.into()));
-                    if !alone {
-                        break;
-                    }
-                }
-            }
-        }
+        let started = queue(items, &known, connection, alone, results);
         let reading = async {
             match early {
                 Some(begun) => begun?,
@@ -300,6 +272,59 @@ fn first_failure(results: &[Slot]) -> Option<Error> {
         .flatten()
         .filter_map(|result| result.as_ref().err());
     failures.next().cloned()
+}
+
+/// Queues the statements with the driver, each behind the one before. One that can't be sent has its result at once,
+/// and in a transaction none follows it.
+fn queue<'i>(
+    items: &'i [Item<'_>],
+    known: &HashMap<&str, Statement>,
+    connection: &'i PgConnection,
+    alone: bool,
+    results: &mut [Slot],
+) -> Vec<(usize, Started<'i>)> {
+    let driver = connection.driver();
+    let mut started = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let Some(plan) = plan(item, known, connection) else {
+            continue;
+        };
+        let failed = match plan {
+            Ok(plan) => {
+                let mut answer: Started<'_> = Box::pin(plan.send(driver, item.sql, &item.params));
+                match (&mut answer).now_or_never() {
+                    None => {
+                        started.push((index, answer));
+                        continue;
+                    }
+                    Some(Ok(rows)) => {
+                        started.push((index, Box::pin(ready(Ok(rows)))));
+                        continue;
+                    }
+                    Some(Err(error)) => error.into(),
+                }
+            }
+            Err(error) => error,
+        };
+        results[index] = Some(Err(failed));
+        if !alone {
+            break;
+        }
+    }
+    started
+}
+
+/// How a statement is sent; `None` if its preparation has failed.
+fn plan<'i>(
+    item: &'i Item<'_>,
+    known: &HashMap<&str, Statement>,
+    connection: &PgConnection,
+) -> Option<Result<Plan<'i>, Error>> {
+    match known.get(item.sql) {
+        Some(statement) => Some(Ok(Plan::Named(statement.clone()))),
+        None if connection.is_pooled() => Some(typed(&item.params).map(Plan::Unnamed)),
+        None => None,
+    }
 }
 
 /// The statements that are prepared already, and those that are not, each once.

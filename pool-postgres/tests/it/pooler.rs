@@ -171,7 +171,7 @@ async fn without_the_switch_names_of_one_meet_the_connections_of_others() {
         .expect("done");
     let error = one.client().query(&statement, &[]).await;
     let error = error.expect_err("gone with another's statement");
-    assert_eq!(error.code().map(|code| code.code()), Some("26000"));
+    assert_eq!(Error::from(error).sqlstate(), Some("26000"));
 }
 
 #[tokio::test]
