@@ -37,21 +37,30 @@ impl Sharer for Member {
 /// Two pools of up to `capacity` each, under a budget of `total`. The members are dropped at the end of the
 /// story, before their pools.
 fn two(total: usize, capacity: usize) -> ([Rig; 2], [StdArc<Member>; 2], Arc<Budget>) {
+    several(total, capacity)
+}
+
+fn several<const N: usize>(
+    total: usize,
+    capacity: usize,
+) -> ([Rig; N], [StdArc<Member>; N], Arc<Budget>) {
     let budget = Arc::new(Budget::new(total));
-    let pair = [(); 2].map(|()| {
+    let mut members = Vec::new();
+    let rigs = [(); N].map(|()| {
         let member = StdArc::new(Member(std::sync::Mutex::new(None)));
         let weak: Weak<dyn Sharer> = StdArc::downgrade(&member) as Weak<dyn Sharer>;
         let ticket = Budget::join(&budget, weak, 1, 0).expect("nothing is promised");
         let limits = Limits::plain(capacity, capacity);
         let rig = Arc::new(Core::new(limits, Order::Packed, Some(ticket)));
         *member.0.lock().unwrap() = Some(rig.clone());
-        (rig, member)
+        members.push(member);
+        rig
     });
-    let [(one, first), (two, second)] = pair;
-    ([one, two], [first, second], budget)
+    let members = members.try_into().ok().expect("one for each");
+    (rigs, members, budget)
 }
 
-fn forget(members: &[StdArc<Member>; 2]) {
+fn forget(members: &[StdArc<Member>]) {
     for member in members {
         member.0.lock().unwrap().take();
     }
@@ -136,6 +145,31 @@ fn two_pools_open_under_one_permit() {
         }
         assert_eq!(one.counts().taken + two.counts().taken, 1);
         assert_eq!(budget.numbers().free, 0);
+        forget(&members);
+    });
+}
+
+/// A permit that comes free goes to the pool that has starved for it, not to one that asks just then.
+/// Two threads, three pools of one slot. Fails if a pool takes what is free past those that starve.
+#[test]
+fn a_freed_permit_goes_past_a_newcomer_to_the_pool_that_starves() {
+    check(2, || {
+        let ([rich, poor, late], members, budget) = several::<3>(1, 1);
+        let held = opened(&rich, 1);
+        let mut first = Box::pin(crate::raw::wait::Wait::new(poor.clone()));
+        assert!(super::queue(first.as_mut()).is_none(), "no permit");
+        let newcomer = thread::spawn(move || {
+            let mut second = Box::pin(crate::raw::wait::Wait::new(late));
+            let opening = super::queue(second.as_mut());
+            assert!(opening.is_none(), "another has starved for longer");
+        });
+        super::discard(held);
+        newcomer.join().unwrap();
+        let opening = super::queue(first.as_mut()).expect("its turn");
+        Core::give_up(opening);
+        drop(first);
+        let seen = budget.numbers();
+        assert_eq!((seen.free, seen.starving), (1, 0));
         forget(&members);
     });
 }
