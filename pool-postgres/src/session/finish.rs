@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::Session;
+use super::flight::simple;
 use super::limits::{Limit, within};
 use super::state::{Open, State};
 use crate::committed::{Committed, Durability};
@@ -94,7 +95,7 @@ impl Session {
             return Err(error);
         }
         open.start_clock(self.options).map_err(too_late)?;
-        open.limit = Limit::of_commit(self.options, Instant::now());
+        open.limit = Limit::of_end(self.options, Instant::now());
         if let Some(release) = open.lease.release() {
             return open.commit(&release, "RELEASE", None).await;
         }
@@ -116,8 +117,10 @@ impl Session {
             // Rolled back at the return, behind what is still under way.
             return;
         }
-        if let Err(error) = super::flight::simple(connection.driver(), Some("ROLLBACK")).await {
-            tracing::debug!(%error, "the connection broke while rolling back");
+        let limit = Limit::of_end(self.options, Instant::now());
+        let rolled_back = within(limit, simple(connection.driver(), Some("ROLLBACK"))).await;
+        if let Err(error) = rolled_back.and_then(|answered| answered) {
+            tracing::debug!(%error, "a transaction could not be rolled back in time, or its connection broke");
             open.lease.failed(&error);
         } else {
             connection.settled();

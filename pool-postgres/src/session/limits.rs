@@ -83,9 +83,9 @@ impl Limit {
             .min_by_key(|limit| limit.at)
     }
 
-    /// The limit of a commit that is sent now. That it began late enough to end after its transaction's time is no
+    /// The limit of a commit, or a rollback, that is sent now. That it began late enough to end after its transaction's time is no
     /// reason to give it up.
-    pub(super) fn of_commit(options: SessionOptions, now: Instant) -> Option<Self> {
+    pub(super) fn of_end(options: SessionOptions, now: Instant) -> Option<Self> {
         Self::of_statement(options, true, None, now)
     }
 

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::Session;
 use super::flight::simple;
+use super::limits::within;
 use super::state::{Level, State};
 use crate::error::{Error, ErrorKind};
 
@@ -84,6 +85,7 @@ impl<'s> Savepoint<'s> {
         let Some(name) = self.leave() else {
             return Ok(());
         };
+        let options = self.session.options;
         let open = match &mut self.session.state {
             State::Open(open) => open,
             State::Lost(failure) => return Err(failure.explain()),
@@ -94,10 +96,14 @@ impl<'s> Savepoint<'s> {
                 .refusal()
                 .unwrap_or_else(|| Error::new(ErrorKind::Usage, "savepoint is busy")));
         }
+        if let Err(late) = open.start_clock(options) {
+            return Err(self.session.failure(late));
+        }
         open.in_flight = true;
-        let answer = simple(open.lease.connection.driver(), Some(&sql(&name))).await;
+        let (limit, sql) = (open.limit, sql(&name));
+        let answer = within(limit, simple(open.lease.connection.driver(), Some(&sql))).await;
         open.in_flight = false;
-        match answer {
+        match answer.and_then(|answered| answered) {
             Ok(_) => {
                 open.lease.connection.settled();
                 open.failed = None;

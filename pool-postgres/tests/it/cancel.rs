@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use pool_postgres::{Engine, Error, ErrorKind, Session, SessionFactory};
+use pool_postgres::{Engine, Error, ErrorKind, Retry, Session, SessionFactory};
 
 use crate::support::{
     SOON, assert_next_borrower_is_at_ease, builder, count, database, one_connection,
@@ -325,6 +325,42 @@ async fn a_statement_that_still_runs_when_it_is_dropped_is_cancelled_on_the_serv
     assert_next_borrower_is_at_ease(&engine, "a running statement").await;
     until(&watcher, &format!("SELECT count(*) = 0 {sleeps}")).await;
     assert_eq!(count(&engine).await, 0);
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_begun_again_can_be_dropped_at_every_await() {
+    let db = database().await;
+    let (engine, sessions) = sessions(&db);
+    let sessions = sessions.with_local("work_mem", "7MB");
+    let lose = "DO 'BEGIN RAISE EXCEPTION USING ERRCODE = ''40001''; END'";
+    for polls in 0.. {
+        let before = count(&engine).await;
+        let mut attempts = 0;
+        let retry = Retry::serializable().backoff(Duration::ZERO, Duration::ZERO);
+        let work = sessions.begin_retrying::<Error, _>(retry, async |s| {
+            attempts += 1;
+            s.execute("INSERT INTO t VALUES ($1)", &[&1_i64]).await?;
+            if attempts == 1 {
+                s.batch(lose).await
+            } else {
+                Ok(())
+            }
+        });
+        let done = poll_then_drop(polls, work).await;
+        let after = format!("begun again, dropped after {polls} polls");
+        assert_as_new(&engine, &after).await;
+        let gained = count(&engine).await - before;
+        match done {
+            Some(done) => {
+                done.expect("the second time");
+                assert_eq!((attempts, gained), (2, 1));
+                assert!(polls >= 4, "dropped at {polls} points only");
+                return;
+            }
+            // More than the one row of a commit that was under way would be a transaction run twice.
+            None => assert!((0..=1).contains(&gained), "{after}: {gained} rows"),
+        }
+    }
 }
 
 /// Statements are dropped around the moment at which they end anyhow, so that many cancels come too late; a slow

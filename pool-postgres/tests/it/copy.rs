@@ -125,7 +125,11 @@ async fn what_is_no_copy_is_refused_before_it_is_sent_and_a_copy_that_is_not_all
         assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
     }
     assert!(!session.in_transaction());
-    assert_eq!(count(&engine).await, 0, "prepared: from here on it is sent once");
+    assert_eq!(
+        count(&engine).await,
+        0,
+        "prepared: from here on it is sent once"
+    );
     // Refused when it is executed, after it was prepared.
     let mut session = sessions.read_only().session();
     let error = session

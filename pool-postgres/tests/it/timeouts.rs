@@ -12,6 +12,8 @@ use crate::support::{
 const SLEEP: &str = "SELECT pg_sleep(1000)";
 /// Longer than anything quick takes on a busy machine.
 const SHORT: Duration = Duration::from_millis(300);
+/// Longer than several quick things take there.
+const LONG: Duration = Duration::from_millis(1500);
 
 #[tokio::test]
 async fn the_server_ends_a_statement_that_takes_too_long_and_only_in_that_transaction() {
@@ -78,7 +80,7 @@ async fn rows_that_stop_coming_are_given_up_too() {
     let db = database().await;
     let (engine, proxy) = behind_a_proxy(&db).await;
     let sessions = SessionFactory::new(engine.clone());
-    let mut session = sessions.statement_timeout(SHORT).session();
+    let mut session = sessions.statement_timeout(LONG).session();
     let sql = "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)";
     {
         let mut rows = session.query_stream(sql, &[]).await.expect("a stream");
@@ -119,7 +121,7 @@ async fn without_a_transaction_the_session_keeps_the_limit_and_the_statement_is_
 async fn a_transaction_that_takes_too_long_is_given_up_at_its_statement_or_before_the_next() {
     let db = database().await;
     let (engine, sessions) = sessions(&db);
-    let limited = sessions.transaction_timeout(Duration::from_millis(500));
+    let limited = sessions.transaction_timeout(LONG);
     let mut session = limited.session();
     session
         .execute("INSERT INTO t VALUES (1)", &[])
@@ -128,7 +130,7 @@ async fn a_transaction_that_takes_too_long_is_given_up_at_its_statement_or_befor
     let error = session.query(SLEEP, &[]).await.expect_err("too slow");
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(
-        error.to_string().contains("transaction_timeout (500ms)"),
+        error.to_string().contains("transaction_timeout (1.5s)"),
         "{error}"
     );
     let error = session.commit().await.expect_err("lost");
@@ -141,7 +143,7 @@ async fn a_transaction_that_takes_too_long_is_given_up_at_its_statement_or_befor
             .await
             .expect("a new transaction");
         elsewhere
-            .query("SELECT pg_sleep(0.6)", &[])
+            .query("SELECT pg_sleep(1.6)", &[])
             .await
             .expect("time passes");
         if commits {
@@ -214,4 +216,36 @@ async fn a_commit_that_gets_no_answer_in_time_is_of_unknown_outcome() {
     let error = session.commit().await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     proxy.black_hole(false);
+}
+
+#[tokio::test]
+async fn the_end_of_a_savepoint_and_a_rollback_wait_no_longer_than_a_statement() {
+    let db = database().await;
+    let (engine, proxy) = behind_a_proxy(&db).await;
+    let sessions = SessionFactory::new(engine.clone()).statement_timeout(SHORT);
+    for inside in [true, false] {
+        let mut session = sessions.session();
+        let mut savepoint = session.begin_nested();
+        savepoint
+            .execute("INSERT INTO t VALUES (1)", &[])
+            .await
+            .expect("inserted");
+        if inside {
+            proxy.black_hole(true);
+            let error = savepoint.rollback().await.expect_err("no answer");
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            session
+                .rollback()
+                .await
+                .expect("nothing is waited for any more");
+        } else {
+            savepoint.commit().await.expect("kept");
+            proxy.black_hole(true);
+            session.rollback().await.expect("the pool sees to it");
+        }
+        assert!(!session.in_transaction());
+        proxy.black_hole(false);
+        assert_next_borrower_is_at_ease(&engine, "a rollback without an answer").await;
+    }
+    assert_eq!(count(&engine).await, 0);
 }
