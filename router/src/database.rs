@@ -15,8 +15,9 @@ use crate::lsn::Lsn;
 use crate::plan::plan;
 use crate::request::{Consistency, Request};
 use crate::shared::Shared;
-use crate::source::{Reads, Writes};
+use crate::source::{OneNode, ReadSource, WriteSource};
 use crate::status::{DatabaseStatus, HealthReport, NodeStatus, ShutdownReport};
+use crate::which::{UnknownNode, Which};
 
 /// How long [`Database::health`] waits for a node's answer.
 const HEALTH_LIMIT: Duration = Duration::from_secs(1);
@@ -92,11 +93,11 @@ impl Database {
             stop,
             tasks: Mutex::new(tasks),
         });
-        let writes = Arc::new(Writes {
+        let writes = Arc::new(WriteSource {
             shared: Arc::clone(&shared),
             _watchers: Arc::clone(&watchers),
         });
-        let reads = Arc::new(Reads {
+        let reads = Arc::new(ReadSource {
             consistency: shared.consistency,
             shared: Arc::clone(&shared),
             _watchers: Arc::clone(&watchers),
@@ -146,6 +147,27 @@ impl Database {
         self.sessions().read_with(consistency).session()
     }
 
+    /// A session on this very node, whatever its role and lag: for maintenance, and for looking at one replica.
+    ///
+    /// Nothing is promised of its data. On the primary it writes, waits where writes are suspended, and its commits
+    /// come with tokens.
+    ///
+    /// # Errors
+    /// If there is no such node; the error names those that there are.
+    pub fn on(&self, node: impl Into<Which>) -> Result<Session, UnknownNode> {
+        let source = OneNode {
+            node: node.into().among(&self.shared.nodes)?,
+            shared: Arc::clone(&self.shared),
+            _watchers: Arc::clone(&self.watchers),
+        };
+        let options = SessionOptions::default();
+        Ok(SessionFactory::from_source(Arc::new(source), options).session())
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Session factories, for code that makes its own sessions.
     pub fn sessions(&self) -> Sessions<'_> {
         Sessions { database: self }
@@ -171,6 +193,7 @@ impl Database {
                 role: sample.map(|sample| sample.role),
                 answers: node.answers,
                 lag: view.lag(index, now),
+                drained: view.orders.is_drained(index),
                 lag_bytes,
                 pool: parts.engine.status(),
                 outstanding: parts.load.outstanding(),
@@ -184,6 +207,8 @@ impl Database {
             primary: view.primary,
             system_identifier: view.system_identifier,
             timeline: view.timeline,
+            reads: view.orders.reads,
+            writes_suspended: view.orders.writes_wait(now),
         }
     }
 
@@ -235,6 +260,7 @@ impl Database {
     /// and closes every connection.
     pub async fn shutdown(&self) -> ShutdownReport {
         self.watchers.stop.send_replace(true);
+        self.shared.teller.end();
         let tasks = std::mem::take(&mut *self.watchers.tasks.lock());
         let closing = self
             .shared
@@ -278,7 +304,7 @@ impl Sessions<'_> {
         let Database {
             shared, watchers, ..
         } = self.database;
-        let source = Reads {
+        let source = ReadSource {
             shared: Arc::clone(shared),
             consistency,
             _watchers: Arc::clone(watchers),

@@ -13,6 +13,7 @@ use std::time::Instant;
 use crate::floor::Fork;
 use crate::load::Load;
 use crate::lsn::Lsn;
+use crate::orders::{Order, Orders};
 use crate::sample::{Role, Sample};
 use crate::view::{Answers, Node, View};
 
@@ -55,6 +56,7 @@ impl Evidence {
                 timeline: None,
                 forks: Vec::new(),
                 history: Arc::default(),
+                orders: Orders::default(),
             },
         }
     }
@@ -87,6 +89,11 @@ impl Evidence {
     pub fn silent(&mut self, node: usize) -> Option<Change> {
         let before = std::mem::replace(&mut self.view.nodes[node].answers, Answers::No);
         (before == Answers::Yes).then_some(Change::WentAway)
+    }
+
+    /// Somebody gave an order; says whether it changed anything.
+    pub fn ordered(&mut self, order: Order) -> bool {
+        self.view.orders.take(order)
     }
 
     /// A timeline's end was read from the primary's history.

@@ -67,10 +67,13 @@
 //! [`request::Request`] and the time.
 
 mod builder;
+mod control;
 mod database;
 mod demand;
 mod error;
+mod events;
 pub mod evidence;
+pub mod explain;
 mod floor;
 mod history;
 mod lag;
@@ -80,6 +83,7 @@ mod look;
 mod lsn;
 mod monitor;
 mod node;
+pub mod orders;
 pub mod plan;
 mod proof;
 pub mod request;
@@ -89,20 +93,26 @@ mod source;
 mod status;
 mod tally;
 pub mod view;
+mod which;
 
 pub use builder::Builder;
+pub use control::SuspendedWrites;
 pub use database::{AsToken, Database, Sessions};
 pub use error::{RouteError, StartError};
+pub use events::{Event, EventKind, Events};
+pub use explain::Explanation;
 pub use floor::{Fork, TokenRefusal};
 pub use history::History;
 pub use lag::Lag;
 pub use load::Load;
 pub use lsn::{Lsn, NotAnLsn, WalGeometry};
+pub use orders::Reads;
 pub use proof::{Testimony, Unproved};
 pub use request::Consistency;
 pub use sample::{Replay, Role, Sample};
 pub use status::{DatabaseStatus, HealthReport, NodeStatus, ShutdownReport};
 pub use tally::Counts;
+pub use which::{UnknownNode, Which};
 
 // One dependency is enough for a service.
 pub use pool_core::{CloseReport, PrePing, Status};

@@ -45,10 +45,10 @@ impl Load {
         self.outstanding.fetch_add(1, Relaxed);
     }
 
-    /// A lease is back.
-    pub fn ended(&self) {
+    /// A lease is back; says whether it was the last.
+    pub fn ended(&self) -> bool {
         // Relaxed: as in `began`, which came before it, so the count never wraps.
-        self.outstanding.fetch_sub(1, Relaxed);
+        self.outstanding.fetch_sub(1, Relaxed) == 1
     }
 
     /// How many leases are out.

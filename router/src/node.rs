@@ -25,6 +25,8 @@ pub(crate) struct NodeParts {
     pub(crate) looks: watch::Sender<u64>,
     /// Rung when the node leaves rotation: whoever waits in its pool's queue goes elsewhere.
     pub(crate) left: Notify,
+    /// Rung when the last transaction on the node has ended.
+    pub(crate) quiet: Notify,
 }
 
 /// Why there is no connection.
@@ -46,6 +48,7 @@ impl NodeParts {
             look: Notify::new(),
             looks: watch::Sender::new(0),
             left: Notify::new(),
+            quiet: Notify::new(),
         }
     }
 
@@ -74,6 +77,19 @@ impl NodeParts {
         match select(connection, left).await {
             Either::Left((taken, _)) => taken.map_err(NoConnection::Pool),
             Either::Right(((), _)) => Err(NoConnection::NodeLeft),
+        }
+    }
+
+    /// Waits until no transaction runs on the node.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut quiet = pin!(self.quiet.notified());
+            // From here on the bell is heard; the last may have ended before.
+            quiet.as_mut().enable();
+            if self.load.outstanding() == 0 {
+                return;
+            }
+            quiet.await;
         }
     }
 

@@ -11,6 +11,7 @@ use pool_postgres::{CommitToken, Strength};
 
 use crate::floor::{TokenRefusal, floor_of};
 use crate::lsn::Lsn;
+use crate::orders::Reads;
 use crate::request::{Consistency, Request};
 use crate::sample::Replay;
 use crate::view::{Answers, Node, Reason, View};
@@ -91,7 +92,8 @@ pub fn plan(view: &View, request: &Request, now: Instant, chance: u64) -> Result
         passed_over: Vec::new(),
     };
     let asks = Asks::of(view, request.consistency)?;
-    if asks.replicas && !request.primary_only {
+    let by_order = view.orders.reads == Reads::PrimaryOnly;
+    if asks.replicas && !request.primary_only && !by_order {
         plan.candidates.reserve_exact(view.nodes.len());
         let mut perhaps = None;
         for index in 0..view.nodes.len() {
@@ -127,7 +129,9 @@ pub fn plan(view: &View, request: &Request, now: Instant, chance: u64) -> Result
             None => {}
         }
     } else if view.has_replicas() {
-        let reason = if asks.weak {
+        let reason = if by_order {
+            Reason::PrimaryOnly
+        } else if asks.weak {
             Reason::WeakToken
         } else {
             Reason::ProofFailed
@@ -215,6 +219,9 @@ impl Asks {
     /// Whether a node can serve, by its last sample.
     fn fit(&self, view: &View, index: usize, now: Instant) -> Result<Fit, Reason> {
         let sample = view.replica(index)?;
+        if view.orders.is_drained(index) {
+            return Err(Reason::Drained);
+        }
         let age = view.nodes[index]
             .as_of
             .map(|as_of| now.saturating_duration_since(as_of));

@@ -1,5 +1,6 @@
 //! What a read asks for.
 
+use std::fmt;
 use std::time::Duration;
 
 use pool_postgres::CommitToken;
@@ -22,6 +23,17 @@ pub enum Consistency {
 impl Default for Consistency {
     fn default() -> Self {
         Self::BoundedStaleness(Duration::from_secs(10))
+    }
+}
+
+impl fmt::Display for Consistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Eventual => f.write_str("data of any age"),
+            Self::BoundedStaleness(age) => write!(f, "data at most {age:?} old"),
+            Self::ReadYourWrites(token) => write!(f, "everything up to {token}"),
+            Self::Strong => f.write_str("what the primary has now"),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! The monitor asks everything in one statement, so a sample is of one moment. What a server did not or
 //! would not tell is `None` and stays so: nothing in this crate reads a missing fact as a good one.
 
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::lsn::{Lsn, WalGeometry};
@@ -14,6 +15,15 @@ pub enum Role {
     Primary,
     /// Replays a primary's log.
     Replica,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        })
+    }
 }
 
 /// Whether a replica goes on replaying.

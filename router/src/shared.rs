@@ -3,16 +3,21 @@
 //! Decisions read the view through `arc-swap` and nothing else. Only what changes the evidence takes its
 //! lock, and publishes the new view before letting go, so views appear in the order of what they are made of.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use crate::demand::Demand;
+use crate::events::{EventKind, Teller};
 use crate::evidence::{Change, Evidence};
 use crate::floor::Fork;
 use crate::node::NodeParts;
+use crate::orders::Order;
 use crate::request::Consistency;
 use crate::sample::Sample;
 use crate::view::{Answers, View};
@@ -26,6 +31,20 @@ pub(crate) struct Shared {
     /// What a plain read promises.
     pub(crate) consistency: Consistency,
     pub(crate) system_identifier: u64,
+    pub(crate) teller: Teller,
+    /// How many write transactions are under way.
+    writing: watch::Sender<usize>,
+    /// Rung when a suspension of writes ends.
+    pub(crate) resumed: Notify,
+}
+
+/// A write transaction that is under way, or about to be.
+pub(crate) struct Writing(Arc<Shared>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.writing.send_modify(|writing| *writing -= 1);
+    }
 }
 
 impl Shared {
@@ -42,6 +61,9 @@ impl Shared {
             demand: Demand::new(Instant::now()),
             consistency,
             system_identifier,
+            teller: Teller::new(),
+            writing: watch::Sender::new(0),
+            resumed: Notify::new(),
         }
     }
 
@@ -68,15 +90,17 @@ impl Shared {
             match change {
                 Change::CameBack => {
                     tracing::info!(node = name, "the node answers and is in rotation");
+                    let node = Arc::clone(&self.nodes[node].name);
+                    self.teller.tell(EventKind::CameBack { node });
                 }
                 Change::WentAway => {}
                 Change::Promoted => {
-                    let primary = self
-                        .view
-                        .load()
-                        .primary
-                        .map(|primary| &*self.nodes[primary].name);
-                    tracing::warn!(primary, "another node is the primary now");
+                    let primary = self.view.load().primary;
+                    if let Some(node) = primary.map(|primary| &self.nodes[primary].name) {
+                        tracing::warn!(primary = &**node, "another node is the primary now");
+                        let node = Arc::clone(node);
+                        self.teller.tell(EventKind::Promoted { node });
+                    }
                 }
             }
         }
@@ -94,6 +118,10 @@ impl Shared {
                 why,
                 "the node does not answer and is out of rotation"
             );
+            self.teller.tell(EventKind::WentAway {
+                node: Arc::clone(&parts.name),
+                why: why.to_owned(),
+            });
         }
         parts.left.notify_waiters();
         parts.looked();
@@ -112,6 +140,41 @@ impl Shared {
     /// Has all nodes looked at now.
     pub(crate) fn look_at_all(&self) {
         self.nodes.iter().for_each(|node| node.look.notify_one());
+    }
+
+    /// Publishes an order; says whether it changed anything.
+    pub(crate) fn take(&self, order: Order) -> bool {
+        self.change(|evidence| evidence.ordered(order))
+    }
+
+    /// Waits until writes are not suspended; from then on until what is returned is dropped, a write counts as under
+    /// way.
+    pub(crate) async fn may_write(self: &Arc<Self>) -> Writing {
+        loop {
+            let mut resumed = pin!(self.resumed.notified());
+            resumed.as_mut().enable();
+            // Counted first and looked after, as `no_writes` looks after the order was published: one of the two
+            // sees the other, by the lock in which the count is.
+            self.writing.send_modify(|writing| *writing += 1);
+            let writing = Writing(Arc::clone(self));
+            let Some(left) = self.view().orders.writes_wait(Instant::now()) else {
+                return writing;
+            };
+            drop(writing);
+            if timeout(left, resumed).await.is_err() {
+                self.order(Order::Expire(Instant::now()));
+            }
+        }
+    }
+
+    /// Waits until no write is under way.
+    pub(crate) async fn no_writes(&self) {
+        // Only the sender's end could end the wait otherwise, and that is ours.
+        let _ = self
+            .writing
+            .subscribe()
+            .wait_for(|writing| *writing == 0)
+            .await;
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Evidence) -> T) -> T {

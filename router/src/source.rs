@@ -15,11 +15,12 @@ use pool_postgres::{
 
 use crate::database::Watchers;
 use crate::error::RouteError;
+use crate::events::EventKind;
 use crate::node::NoConnection;
 use crate::plan::{Candidate, Plan, Proof, Refusal, plan, plan_write};
 use crate::proof::{self, Testimony, Unproved};
 use crate::request::{Consistency, Request};
-use crate::shared::Shared;
+use crate::shared::{Shared, Writing};
 use crate::view::{Reason, View};
 
 /// After so many refusals of one read only the primary is asked.
@@ -28,38 +29,84 @@ const REFUSALS_BEFORE_PRIMARY: u32 = 2;
 const READ_ONLY: &str = "25006";
 
 /// Sends transactions to the node that takes writes.
-pub(crate) struct Writes {
+pub(crate) struct WriteSource {
     pub(crate) shared: Arc<Shared>,
     pub(crate) _watchers: Arc<Watchers>,
 }
 
+/// Sends transactions to one node, whatever it is.
+pub(crate) struct OneNode {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) node: usize,
+    pub(crate) _watchers: Arc<Watchers>,
+}
+
 /// Sends transactions to a node that can keep a promise.
-pub(crate) struct Reads {
+pub(crate) struct ReadSource {
     pub(crate) shared: Arc<Shared>,
     pub(crate) consistency: Consistency,
     /// A factory or a session that outlives the handle is watched for as long as it lives.
     pub(crate) _watchers: Arc<Watchers>,
 }
 
-impl ConnectionSource for Writes {
+impl ConnectionSource for WriteSource {
     fn checkout<'a>(&'a self, request: Checkout<'a>) -> CheckoutFuture<'a> {
         Box::pin(async move {
             let shared = &self.shared;
+            let writing = shared.may_write().await;
             let node = plan_write(&shared.view()).map_err(refused)?;
-            let connection = shared.nodes[node]
-                .connection(request.place)
-                .await
-                .inspect_err(|error| {
-                    shared.nodes[node].tally.failed(error.to_string());
-                    shared.look_at(node);
-                })?;
-            let lease = Lease::new(connection).with_token(shared.system_identifier);
-            Ok(lease.with_observer(Box::new(Ride::begin(shared, node, Kind::Write))))
+            lend(
+                shared,
+                node,
+                request.place,
+                Kind::Write { _writing: writing },
+            )
+            .await
         })
     }
 }
 
-impl ConnectionSource for Reads {
+impl ConnectionSource for OneNode {
+    fn checkout<'a>(&'a self, request: Checkout<'a>) -> CheckoutFuture<'a> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            let writes = |view: &View| !request.read_only && view.primary == Some(self.node);
+            let mut kind = Kind::Read {
+                passed_over: Vec::new(),
+            };
+            if writes(&shared.view()) {
+                let writing = shared.may_write().await;
+                // It may have become a replica meanwhile.
+                if writes(&shared.view()) {
+                    kind = Kind::Write { _writing: writing };
+                }
+            }
+            lend(shared, self.node, request.place, kind).await
+        })
+    }
+}
+
+/// Takes a connection of a node that is given.
+async fn lend(
+    shared: &Arc<Shared>,
+    node: usize,
+    place: &'static Location<'static>,
+    kind: Kind,
+) -> Result<Lease, Error> {
+    let parts = &shared.nodes[node];
+    let connection = parts.connection(place).await.inspect_err(|error| {
+        parts.tally.failed(error.to_string());
+        shared.look_at(node);
+    })?;
+    let lease = Lease::new(connection);
+    let lease = match kind {
+        Kind::Write { .. } => lease.with_token(shared.system_identifier),
+        Kind::Read { .. } => lease,
+    };
+    Ok(lease.with_observer(Box::new(Ride::begin(shared, node, kind))))
+}
+
+impl ConnectionSource for ReadSource {
     fn checkout<'a>(&'a self, request: Checkout<'a>) -> CheckoutFuture<'a> {
         Box::pin(async move {
             let shared = &self.shared;
@@ -87,7 +134,7 @@ impl ConnectionSource for Reads {
     }
 }
 
-impl Reads {
+impl ReadSource {
     /// Tries the candidates in turn.
     async fn carry_out(
         &self,
@@ -210,7 +257,7 @@ struct Ride {
 
 enum Kind {
     Read { passed_over: Vec<(usize, Reason)> },
-    Write,
+    Write { _writing: Writing },
 }
 
 impl Ride {
@@ -241,8 +288,15 @@ impl LeaseObserver for Ride {
         if lost {
             self.shared.nodes[self.node].tally.failed(error.to_string());
         }
-        if lost || (error.sqlstate() == Some(READ_ONLY) && matches!(self.kind, Kind::Write)) {
+        if lost {
             self.shared.look_at(self.node);
+        }
+        if error.sqlstate() == Some(READ_ONLY) && matches!(self.kind, Kind::Write { .. }) {
+            // Another node may be the primary by now, so all of them are asked.
+            self.shared.look_at_all();
+            self.shared.teller.tell(EventKind::WriteRefused {
+                node: Arc::clone(&self.shared.nodes[self.node].name),
+            });
         }
     }
 }
@@ -250,10 +304,12 @@ impl LeaseObserver for Ride {
 impl Drop for Ride {
     fn drop(&mut self) {
         let parts = &self.shared.nodes[self.node];
-        parts.load.ended();
+        if parts.load.ended() {
+            parts.quiet.notify_waiters();
+        }
         match &self.kind {
             _ if *self.refused.get_mut() => parts.tally.refused(),
-            Kind::Write => parts.tally.write(),
+            Kind::Write { .. } => parts.tally.write(),
             Kind::Read { passed_over } => {
                 parts.tally.read();
                 for (node, reason) in passed_over {

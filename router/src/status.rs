@@ -6,9 +6,10 @@ use std::time::Duration;
 use pool_core::Status;
 
 use crate::lag::Lag;
+use crate::orders::Reads;
 use crate::sample::Role;
 use crate::tally::Counts;
-use crate::view::Answers;
+use crate::view::{Answers, Reason};
 
 /// A database's nodes at one moment. `Display` gives one line a node.
 #[derive(Clone, Debug)]
@@ -22,6 +23,10 @@ pub struct DatabaseStatus {
     pub system_identifier: u64,
     /// The timeline that the primary is on.
     pub timeline: Option<u32>,
+    /// Where reads may go, by order.
+    pub reads: Reads,
+    /// How long writes still wait at most, if they are suspended.
+    pub writes_suspended: Option<Duration>,
 }
 
 /// One node at one moment.
@@ -36,6 +41,8 @@ pub struct NodeStatus {
     pub answers: Answers,
     /// The age of the data that it serves.
     pub lag: Lag,
+    /// Whether reads are kept away from it by order.
+    pub drained: bool,
     /// How many bytes of log it lacks, by the last looks at it and at the primary.
     pub lag_bytes: Option<u64>,
     /// Its pool.
@@ -57,6 +64,20 @@ impl NodeStatus {
     }
 }
 
+impl DatabaseStatus {
+    /// How many reads ran on the primary although there are replicas, by the reason for which each replica was passed
+    /// over; summed over the replicas.
+    pub fn missed_replicas(&self) -> Vec<(Reason, u64)> {
+        let counts = || self.nodes.iter().flat_map(|node| &node.counts.passed_over);
+        let sum = |reason| {
+            let of_it = counts().filter(|(other, _)| *other == reason);
+            of_it.map(|(_, count)| count).sum::<u64>()
+        };
+        let sums = Reason::ALL.into_iter().map(|reason| (reason, sum(reason)));
+        sums.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
 impl fmt::Display for DatabaseStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, node) in self.nodes.iter().enumerate() {
@@ -65,22 +86,22 @@ impl fmt::Display for DatabaseStatus {
             }
             node.fmt(f)?;
         }
+        if self.reads != Reads::Routed {
+            write!(f, "\nreads go {}, by order", self.reads)?;
+        }
+        if let Some(left) = self.writes_suspended {
+            write!(f, "\nwrites are suspended for {left:.1?} more at most")?;
+        }
         Ok(())
     }
 }
 
 impl fmt::Display for NodeStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let answers = match self.answers {
-            Answers::Yes => "up",
-            Answers::No => "down",
-            Answers::NotAsked => "not seen",
-        };
-        let role = match self.role {
-            Some(Role::Primary) => "primary",
-            Some(Role::Replica) => "replica",
-            None => "role unknown",
-        };
+        let role = self
+            .role
+            .map_or_else(|| "role unknown".to_owned(), |role| role.to_string());
+        let drained = if self.drained { ", drained" } else { "" };
         let Counts {
             reads,
             writes,
@@ -89,8 +110,8 @@ impl fmt::Display for NodeStatus {
         } = &self.counts;
         write!(
             f,
-            "{}: {answers}, {role}, {}; {reads} reads, {writes} writes, {refused} refused; {}",
-            self.name, self.lag, self.pool
+            "{}: {}, {role}{drained}, {}; {reads} reads, {writes} writes, {refused} refused; {}",
+            self.name, self.answers, self.lag, self.pool
         )?;
         for (reason, count) in passed_over {
             write!(f, "; {count} reads went to the primary instead: {reason}")?;

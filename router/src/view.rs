@@ -11,6 +11,7 @@ use crate::floor::Fork;
 use crate::history::History;
 use crate::lag::Lag;
 use crate::load::Load;
+use crate::orders::Orders;
 use crate::sample::{Role, Sample};
 
 /// The nodes and what is known of them.
@@ -28,6 +29,8 @@ pub struct View {
     pub forks: Vec<Fork>,
     /// Where the primary stood over time.
     pub history: Arc<History>,
+    /// What people have told the router to do.
+    pub orders: Orders,
 }
 
 /// One node.
@@ -82,11 +85,15 @@ pub enum Reason {
     ProofFailed,
     /// No connection to it could be had.
     NoConnection,
+    /// Reads are kept away from it by order.
+    Drained,
+    /// By order, all reads go to the primary.
+    PrimaryOnly,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers (`as usize`).
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::NotSeen,
         Self::NotAnswering,
         Self::OtherCluster,
@@ -98,6 +105,8 @@ impl Reason {
         Self::WeakToken,
         Self::ProofFailed,
         Self::NoConnection,
+        Self::Drained,
+        Self::PrimaryOnly,
     ];
 }
 
@@ -115,6 +124,18 @@ impl fmt::Display for Reason {
             Self::WeakToken => "cannot honour a weak token",
             Self::ProofFailed => "could not prove the promise",
             Self::NoConnection => "gave no connection",
+            Self::Drained => "is drained",
+            Self::PrimaryOnly => "all reads go to the primary by order",
+        })
+    }
+}
+
+impl fmt::Display for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Yes => "up",
+            Self::No => "down",
+            Self::NotAsked => "not seen",
         })
     }
 }

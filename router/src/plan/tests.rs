@@ -10,6 +10,7 @@ use crate::evidence::Evidence;
 use crate::floor::TokenRefusal;
 use crate::load::Load;
 use crate::lsn::Lsn;
+use crate::orders::{Order, Reads};
 use crate::request::{Consistency, Request};
 use crate::sample::{Replay, Role, Sample};
 use crate::view::{Reason, View};
@@ -353,4 +354,21 @@ fn without_a_primary_reads_go_to_replicas_and_writes_are_told_why_not() {
     );
     let strong = nodes.try_plan(Consistency::Strong);
     assert!(matches!(strong, Err(Refusal::NoPrimary(_))), "{strong:?}");
+}
+
+#[test]
+fn what_is_ordered_keeps_reads_away_and_is_counted_as_such() {
+    let mut nodes = Nodes::with_replicas(2).look(&[100, 100, 100]);
+    nodes.evidence.ordered(Order::Drain(1));
+    let request = Request::new(Consistency::Eventual);
+    let drained = plan(&nodes.evidence.view(), &request, nodes.now, 0).expect("a plan");
+    assert_eq!(order(&drained), [2, 0]);
+    assert_eq!(drained.passed_over, [(1, Reason::Drained)]);
+    nodes.evidence.ordered(Order::Reads(Reads::PrimaryOnly));
+    let only = plan(&nodes.evidence.view(), &request, nodes.now, 0).expect("a plan");
+    let reasons = [(1, Reason::PrimaryOnly), (2, Reason::PrimaryOnly)];
+    assert_eq!(
+        (order(&only), only.passed_over),
+        (vec![0], reasons.to_vec())
+    );
 }

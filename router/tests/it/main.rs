@@ -1,5 +1,6 @@
 //! The router on real PostgreSQL: every test starts or shares servers by `testbed`.
 
+mod control;
 mod failover;
 mod lag;
 mod rotation;
