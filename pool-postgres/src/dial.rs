@@ -137,7 +137,8 @@ fn remedy(cause: &io::Error) -> &'static str {
         return "";
     };
     match certificate {
-        C::UnknownIssuer => {
+        // A signature is bad where another authority has the same name.
+        C::UnknownIssuer | C::BadSignature => {
             ": name the authority that signed the server's certificate in sslrootcert"
         }
         C::Expired | C::ExpiredContext { .. } => ": the server's certificate has expired, renew it",
@@ -296,5 +297,48 @@ impl<S: TlsStream + Unpin> TlsConnect<S> for Shaken {
 
     fn connect(self, stream: S) -> Self::Future {
         std::future::ready(Ok(stream))
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::address::EngineConfig;
+
+    /// What the system was told of a connection opened by these settings.
+    async fn told(url: &str) -> (bool, Option<Duration>, Option<Duration>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let options: EngineConfig = url.parse().expect("a good URL");
+        let target = Target::new(&options, None, None).expect("good settings");
+        let place = Place::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port,
+            address: None,
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        let stream = tcp(&place, &target, end).await.expect("connected");
+        let socket = SockRef::from(&stream);
+        let probed = socket.keepalive().expect("an option");
+        let idle = socket.tcp_keepalive_time().expect("an option");
+        let unanswered = socket.tcp_user_timeout().expect("an option");
+        (probed, probed.then_some(idle), unanswered)
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_falls_silent_is_noticed_unless_that_is_switched_off() {
+        let minute = Some(Duration::from_mins(1));
+        let by_default = told("postgresql://u@h/db").await;
+        assert_eq!(by_default, (true, minute, Some(Duration::from_secs(30))));
+        let url = "postgresql://u@h/db?keepalives_idle=7&tcp_user_timeout=2500";
+        let as_said = told(url).await;
+        let seven = Some(Duration::from_secs(7));
+        assert_eq!(as_said, (true, seven, Some(Duration::from_millis(2500))));
+        let off = told("postgresql://u@h/db?keepalives=0&tcp_user_timeout=0").await;
+        assert!(!off.0);
+        assert!(off.2.is_none_or(|limit| limit.is_zero()), "{off:?}");
     }
 }

@@ -10,6 +10,7 @@ use pool_postgres::{
     Engine, Error, ErrorKind, IsolationLevel, ResetPolicy, SessionFactory, SessionOptions,
 };
 
+use crate::log;
 use crate::support::{builder, count, database, one_connection, sessions, until};
 
 #[tokio::test]
@@ -440,4 +441,30 @@ async fn an_engine_s_begin_commits_on_ok_and_rolls_back_on_err() {
     assert_eq!(error.to_string(), "no");
     assert_eq!(count(&engine).await, 1);
     assert_eq!(engine.max_connections(), 1);
+}
+
+#[tokio::test]
+async fn a_pool_larger_than_what_the_server_has_free_is_warned_of_once() {
+    let db = database().await;
+    let of_size = |size| {
+        builder(&db.url())
+            .pool_size(1)
+            .max_overflow(size)
+            .build()
+            .expect("good settings")
+    };
+    log::listen();
+    let small = of_size(9);
+    small.ping().await.expect("well");
+    assert_eq!(log::warnings(), Vec::<String>::new());
+    let large = of_size(1000);
+    assert_eq!(large.max_connections(), 1001);
+    large.ping().await.expect("well");
+    large.dispose();
+    large.ping().await.expect("well");
+    let warnings = log::warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for part in ["pool=1001", "server=300", "max_overflow"] {
+        assert!(warnings[0].contains(part), "{warnings:?}");
+    }
 }
