@@ -215,6 +215,11 @@ impl Session {
                 "a savepoint needs a transaction, and this session is in autocommit mode",
             ));
         }
+        let forgotten = matches!(&self.state, State::Open(open) if open.in_flight);
+        if self.options.autocommit && forgotten {
+            // Dropped half-way, and nothing to do with the next one.
+            self.end_quietly();
+        }
         if let Some(locals) = &self.locals {
             locals.check(!self.options.is_alone())?;
         }

@@ -363,6 +363,31 @@ async fn a_transaction_that_is_begun_again_can_be_dropped_at_every_await() {
     }
 }
 
+#[tokio::test]
+async fn in_autocommit_a_statement_that_was_dropped_half_way_is_nothing_to_the_next() {
+    let db = database().await;
+    let (engine, sessions) = sessions(&db);
+    for sessions in [sessions.autocommit(), sessions.autocommit().read_only()] {
+        let mut session = sessions.session();
+        session.query("SELECT 1", &[]).await.expect("well");
+        let short = Duration::from_millis(20);
+        tokio::time::timeout(short, session.query("SELECT pg_sleep(1000)", &[]))
+            .await
+            .expect_err("it sleeps");
+        let next = tokio::time::timeout(SOON, session.query("SELECT 1", &[]));
+        next.await
+            .expect("the other was cancelled")
+            .expect("each stands alone");
+    }
+    let mut session = sessions.autocommit().session();
+    drop(session.copy_in("COPY t FROM STDIN").await.expect("started"));
+    session
+        .execute("INSERT INTO t VALUES (1)", &[])
+        .await
+        .expect("each stands alone");
+    assert_eq!(count(&engine).await, 1);
+}
+
 /// Statements are dropped around the moment at which they end anyhow, so that many cancels come too late; a slow
 /// network delays them further. Whoever has the connection next must never be struck.
 #[tokio::test]
