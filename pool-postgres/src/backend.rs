@@ -17,6 +17,7 @@ use crate::listen::Inbox;
 use crate::open::open;
 use crate::reset::ResetPolicy;
 use crate::room::Room;
+use crate::seeing::Seeing;
 use crate::statements::{Schema, Statements};
 use crate::tally::Tally;
 use crate::wire::Wire;
@@ -34,11 +35,13 @@ pub struct PgBackend {
     tally: Arc<Tally>,
     conduct: Arc<Conduct>,
     schema: Arc<Schema>,
+    seeing: Arc<Seeing>,
 }
 
 impl PgBackend {
     pub(crate) fn new(target: Target, conduct: Conduct, set_up: Vec<SetUp>) -> Self {
         Self {
+            seeing: Seeing::new(conduct.seeing.clone(), target.dbname.clone()),
             target: Arc::new(target),
             set_up: set_up.into(),
             room: Arc::default(),
@@ -59,7 +62,12 @@ impl PgBackend {
             tally: Arc::clone(&self.tally),
             conduct: Arc::clone(&self.conduct),
             schema: Arc::clone(&self.schema),
+            seeing: Arc::clone(&self.seeing),
         }
+    }
+
+    pub(crate) fn seeing(&self) -> &Arc<Seeing> {
+        &self.seeing
     }
 
     pub(crate) fn room(&self) -> &Room {
@@ -133,9 +141,13 @@ impl PgBackend {
             place: place.clone(),
             encryption,
         };
+        let server = match place {
+            Place::Tcp { host, port, .. } => Some((host.clone(), *port)),
+            Place::Unix { .. } => None,
+        };
         PgConnection::new(
             client,
-            wire,
+            (wire, self.seeing.sight(server)),
             (task, gone),
             way,
             Arc::clone(&self.conduct),

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::reset::ResetPolicy;
+use crate::seeing;
 
 /// The longest message that a PostgreSQL server sends.
 const LONGEST_MESSAGE: usize = 1 << 30;
@@ -17,6 +18,8 @@ pub(crate) struct Conduct {
     pub(crate) longest_message: usize,
     /// Whether errors carry the parameters of their statements.
     pub(crate) show_parameters: bool,
+    /// What is logged of statements.
+    pub(crate) seeing: seeing::Options,
 }
 
 impl Default for Conduct {
@@ -26,6 +29,7 @@ impl Default for Conduct {
             statements: 256,
             longest_message: LONGEST_MESSAGE,
             show_parameters: false,
+            seeing: seeing::Options::default(),
         }
     }
 }
@@ -40,6 +44,12 @@ impl Conduct {
                     "max_message is {} bytes: it must be from {SHORTEST_LIMIT} (64 KiB) to {LONGEST_MESSAGE} (1 GiB)",
                     self.longest_message
                 ),
+            ));
+        }
+        if self.seeing.slow.is_some_and(|slow| slow.is_zero()) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "log_slow is zero: log_statements logs every statement, and None switches it off",
             ));
         }
         Ok(self.clone())

@@ -15,6 +15,7 @@ use crate::address::{Place, Target};
 use crate::conduct::Conduct;
 use crate::dial::{Encryption, dial};
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::seeing::{End, Sight};
 use crate::statements::{Reuse, Stamp, Statements};
 use crate::tally::Tally;
 use crate::unnamed::{Plan, typed};
@@ -45,6 +46,7 @@ pub struct PgConnection {
     gone: watch::Receiver<()>,
     way: Way,
     tally: Arc<Tally>,
+    sight: Arc<Sight>,
 }
 
 /// How the server was reached, for the cancel requests that go the same way.
@@ -57,7 +59,7 @@ pub(crate) struct Way {
 impl PgConnection {
     pub(crate) fn new(
         client: Client,
-        wire: Arc<Wire>,
+        (wire, sight): (Arc<Wire>, Arc<Sight>),
         (task, gone): (JoinHandle<()>, watch::Receiver<()>),
         way: Way,
         conduct: Arc<Conduct>,
@@ -76,6 +78,7 @@ impl PgConnection {
             gone,
             way,
             tally,
+            sight,
         }
     }
 
@@ -123,6 +126,12 @@ impl PgConnection {
     pub(crate) fn settled(&self) {
         // Ordering: Relaxed, as in `unsettle`.
         self.unsettled.store(false, Ordering::Relaxed);
+        self.sight.end(End::Answered);
+    }
+
+    /// Where the statement that runs on it stands to be seen.
+    pub(crate) fn sight(&self) -> &Sight {
+        &self.sight
     }
 
     pub(crate) fn is_closed(&self) -> bool {

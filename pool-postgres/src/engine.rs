@@ -16,6 +16,7 @@ use crate::backend::PgBackend;
 use crate::error::{Error, ErrorKind};
 use crate::factory::SessionFactory;
 use crate::listen::Listeners;
+use crate::seeing::End;
 use crate::session::{
     Session, SessionOptions, affected, at_most_one, exactly_one, gather, is_stale, too_many,
 };
@@ -308,6 +309,7 @@ impl Engine {
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
         let mut connection = self.pool.get_at(place).await?;
+        connection.sight().begin(place, sql, params);
         let shown = connection.conduct().show_parameters.then_some(params);
         let about = |error: Error| error.with_statement(sql, shown);
         let mut tried = false;
@@ -322,6 +324,7 @@ impl Engine {
                         tried = true;
                         noted(&mut connection, error);
                         connection = self.pool.get_at(place).await?;
+                        connection.sight().begin(place, sql, params);
                         continue;
                     }
                     Err(error) => return Err(about(noted(&mut connection, error))),
@@ -351,6 +354,7 @@ impl Engine {
 /// Tells the pool of an error that may say something about other connections.
 fn noted(connection: &mut PooledConnection<'_, PgBackend>, error: Error) -> Error {
     let error = connection.explain(error);
+    connection.sight().end(End::Failed(&error));
     if error.connection_is_good() {
         connection.settled();
     } else {

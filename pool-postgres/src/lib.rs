@@ -64,6 +64,7 @@ mod reset;
 mod retry;
 mod room;
 mod row;
+mod seeing;
 mod session;
 mod shared;
 mod source;

@@ -187,8 +187,8 @@ impl fmt::Debug for Listener {
 impl Engine {
     /// Listens to channels, on a connection of its own beside the pool; ready once `LISTEN` is in force.
     ///
-    /// The connection is outside the pool's count and its hooks don't see it; [`Engine::listeners`] says how many
-    /// there are. Names are taken literally, as `pg_notify` takes them.
+    /// The connection is outside the pool's count, and of the hooks only `after_connect` sees it;
+    /// [`Engine::listeners`] says how many there are. Names are taken literally, as `pg_notify` takes them.
     ///
     /// ```no_run
     /// use pool_postgres::{Engine, Error, ListenEvent};

@@ -19,6 +19,7 @@ use pool_core::OwnedPooledConnection;
 use crate::backend::PgBackend;
 use crate::connection::PgConnection;
 use crate::error::Error;
+use crate::seeing::End;
 use crate::test_transaction::Joined;
 
 /// The future that [`ConnectionSource::checkout`] returns.
@@ -156,6 +157,7 @@ impl Lease {
 
     /// Tells the observer, and the pool where the error says something about other connections.
     pub(crate) fn failed(&mut self, error: &Error) {
+        self.connection.sight().end(End::Failed(error));
         if let Some(observer) = &self.observer {
             observer.failed(error);
         }

@@ -321,6 +321,33 @@ impl EngineBuilder {
         })
     }
 
+    /// From which duration on a statement is logged as slow, with its line in the code; `None` for never. Default one
+    /// second; zero is refused.
+    ///
+    /// A statement that still runs by then is logged at once (within a quarter of the threshold, half a second at the
+    /// most), and again when it ends. Warnings of a kind come at most once a second, with a count of those
+    /// held back. A statement lasts until its last row was read; of a pipeline its statements count as one.
+    pub fn log_slow(mut self, threshold: impl Into<Option<Duration>>) -> Self {
+        self.conduct.seeing.slow = threshold.into();
+        self
+    }
+
+    /// Logs every statement at this level when it ends, with its duration, its line in the code and its failure.
+    /// Default `None`. The target is `pool_postgres::statement`.
+    ///
+    /// Spans are made where a subscriber wants them (the same target, level DEBUG), by OpenTelemetry's names
+    /// for databases: `db.query.text`, `db.operation.name`, `db.namespace`, `error.type` and so on.
+    pub fn log_statements(mut self, level: impl Into<Option<tracing::Level>>) -> Self {
+        self.conduct.seeing.level = level.into();
+        self
+    }
+
+    /// Whether logs and spans show the values of parameters, which may be secrets. Default no.
+    pub fn log_parameters(mut self, shown: bool) -> Self {
+        self.conduct.seeing.parameters = shown;
+        self
+    }
+
     /// Checks the settings and makes the engine; opens nothing.
     ///
     /// # Errors

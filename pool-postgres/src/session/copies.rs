@@ -75,6 +75,7 @@ impl Session {
             ));
         };
         let (limit, connection) = (open.limit, &open.lease.connection);
+        connection.sight().begin(place, sql, &[]);
         let begun = simple(connection.driver(), preamble.as_deref());
         let prepared = connection.prepare(sql);
         let both = async { futures_util::join!(begun, prepared) };

@@ -212,6 +212,7 @@ impl Open {
     ) -> Result<Committed, Error> {
         let connection = &self.lease.connection;
         let mark = connection.wire().mark();
+        connection.sight().begin(self.place, sql, &[]);
         let mut messages = Vec::new();
         let ending = async {
             let answers = connection.driver().simple_query_raw(sql).await?;

@@ -18,6 +18,7 @@ use super::state::{Failure, Level, Open, State};
 use super::{Session, Values};
 use crate::connection::PgConnection;
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::seeing::End;
 use crate::source::{Checkout, Guard, GuardRows};
 use crate::statements::Reuse;
 use crate::unnamed::Plan;
@@ -88,6 +89,7 @@ impl Session {
             open.in_flight = true;
             open.may_end = may_end_transaction(sql);
             open.reuse = reuse;
+            open.lease.connection.sight().begin(place, sql, params);
             let mut preceded = false;
             let flight = open.fly(preamble.as_deref(), sql, params, &mut preceded);
             let flown = within(limit, flight).await;
@@ -193,6 +195,7 @@ impl Session {
         };
         let limit = open.limit;
         open.may_end = true;
+        open.lease.connection.sight().begin(place, sql, &[]);
         let driver = open.lease.connection.driver();
         let before = simple(driver, preamble.as_deref());
         let both = async { futures_util::join!(before, simple(driver, Some(sql))) };
@@ -277,6 +280,7 @@ impl Session {
     /// Gives back a connection on which nothing happened that anybody was shown.
     fn discard(&mut self, error: &Error) {
         if let State::Open(mut open) = std::mem::replace(&mut self.state, State::Idle) {
+            open.lease.connection.sight().end(End::Failed(error));
             if error.connection_is_good() {
                 open.lease.connection.settled();
             }
@@ -323,6 +327,7 @@ impl Session {
             return error;
         };
         open.in_flight = false;
+        open.lease.connection.sight().end(End::Failed(&error));
         if error.connection_is_good() {
             open.lease.connection.settled();
         }

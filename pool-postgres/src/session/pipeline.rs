@@ -120,6 +120,10 @@ impl<'s, 'p> Pipeline<'s, 'p> {
         let mut results: Vec<Slot> = items.iter().map(|_| None).collect();
         let stopped = match session.ready(place).await {
             Ok(preamble) => {
+                if let Some(open) = session.open() {
+                    let sight = open.lease.connection.sight();
+                    sight.begin(place, &joined(&items), &[]);
+                }
                 let ran = session.run_in_parts(preamble, &items, &mut results).await;
                 let stopped = ran.map_err(|error| session.failure(error));
                 match (stopped, first_failure(&results)) {
@@ -263,6 +267,12 @@ impl Session {
         self.preceded(preamble.is_some());
         Ok(())
     }
+}
+
+/// All statements as one text, for the log.
+fn joined(items: &[Item<'_>]) -> String {
+    let texts: Vec<_> = items.iter().map(|item| item.sql).collect();
+    texts.join("; ")
 }
 
 /// The first failure in the order of the statements.

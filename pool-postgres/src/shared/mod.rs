@@ -25,10 +25,12 @@ use tokio_postgres::{Row, Statement};
 
 use crate::backend::PgBackend;
 use crate::error::{Error, ErrorKind};
+use crate::seeing::{End, Seeing};
 use crate::session::{at_most_one, exactly_one, is_stale};
 use crate::unnamed::typed;
 use flight::{Answer, Landed};
 use hub::{Hub, Seat};
+pub(crate) use refuse::first_word;
 use values::Values;
 
 /// Single statements of many tasks over few connections; made by [`Engine::shared`](crate::Engine::shared).
@@ -54,11 +56,13 @@ use values::Values;
 #[derive(Clone)]
 pub struct SharedConnections {
     hub: Arc<Hub>,
+    seeing: Arc<Seeing>,
 }
 
 impl SharedConnections {
     pub(crate) fn new(pool: Pool<PgBackend>, options: SharedOptions) -> Self {
         Self {
+            seeing: Arc::clone(pool.backend().seeing()),
             hub: Hub::new(pool, options),
         }
     }
@@ -144,6 +148,26 @@ impl SharedConnections {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, u64), Error> {
         refuse::check(sql)?;
+        let seen = self.seeing.lend();
+        if let Some(seen) = &seen {
+            seen.sight().begin(place, sql, params);
+        }
+        let answer = self.fly(place, sql, params).await;
+        if let Some(seen) = &seen {
+            seen.sight().end(match &answer {
+                Ok(_) => End::Answered,
+                Err(error) => End::Failed(error),
+            });
+        }
+        answer
+    }
+
+    async fn fly(
+        &self,
+        place: &'static Location<'static>,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<(Vec<Row>, u64), Error> {
         let mut tried = false;
         loop {
             let seat = self.hub.seat(place).await?;

@@ -58,6 +58,15 @@ pub(super) fn check(sql: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// The word that a statement begins with, comments aside; empty where it has none.
+pub(crate) fn first_word(sql: &str) -> &str {
+    let mut words = Tokens(sql.as_bytes()).filter_map(|token| match token {
+        Token::Word(word) => Some(word),
+        Token::Semicolon | Token::Other => None,
+    });
+    words.next().unwrap_or_default()
+}
+
 /// Where a statement that begins with this keyword belongs, if not on a shared connection.
 fn instead(keyword: &str) -> Option<&'static str> {
     Some(match keyword {

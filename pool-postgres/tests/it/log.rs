@@ -14,6 +14,8 @@ use tracing::{Event, Level, Metadata, Subscriber};
 thread_local! {
     /// The warnings of this thread, and so of this test.
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The spans of statements.
+    static SPANS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Keeps warnings as text.
@@ -26,6 +28,12 @@ pub(crate) fn listen() {
         tracing::subscriber::set_global_default(Warnings).expect("the only one in this process");
     });
     WARNINGS.take();
+    SPANS.take();
+}
+
+/// The spans of this thread's statements since it was asked last, with what was recorded of them later.
+pub(crate) fn spans() -> Vec<String> {
+    SPANS.take()
 }
 
 /// The warnings of this thread since it was asked last, each as `field=value` pairs.
@@ -44,13 +52,29 @@ impl Visit for Line {
 impl Subscriber for Warnings {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() == Level::WARN
+            || (metadata.is_span() && metadata.target() == "pool_postgres::statement")
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut line = Line(String::new());
+        attributes.record(&mut line);
+        SPANS.with_borrow_mut(|spans| {
+            spans.push(line.0);
+            Id::from_u64(spans.len() as u64)
+        })
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        let mut line = Line(String::new());
+        values.record(&mut line);
+        let index = usize::try_from(id.into_u64() - 1).unwrap_or(usize::MAX);
+        SPANS.with_borrow_mut(|spans| {
+            if let Some(span) = spans.get_mut(index) {
+                span.push_str(&line.0);
+            }
+        });
+    }
+
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}

@@ -14,6 +14,7 @@ mod listen;
 mod local;
 mod lock;
 mod log;
+mod logging;
 mod pending;
 mod pipeline;
 mod place;
