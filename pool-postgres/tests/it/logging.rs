@@ -43,7 +43,7 @@ async fn a_slow_statement_is_logged_with_its_line_and_without_its_parameters() {
 
 #[tokio::test]
 async fn what_is_quick_is_not_logged() {
-    let (_db, engine) = engine(|builder| builder.log_slow(Duration::from_secs(60))).await;
+    let (_db, engine) = engine(|builder| builder.log_slow(Duration::from_mins(1))).await;
     let mut session = SessionFactory::new(engine.clone()).session();
     session.query("SELECT 1", &[]).await.expect("a row");
     let _ = session.commit().await.expect("committed");
