@@ -17,7 +17,7 @@ use crate::listen::Inbox;
 use crate::open::open;
 use crate::reset::ResetPolicy;
 use crate::room::Room;
-use crate::seeing::Seeing;
+use crate::seeing::{End, Seeing};
 use crate::statements::{Schema, Statements};
 use crate::tally::Tally;
 use crate::wire::Wire;
@@ -205,6 +205,8 @@ impl Backend for PgBackend {
         if when == When::Checkout {
             return Health::Good;
         }
+        // One that still stands there was left by its caller.
+        conn.sight().end(End::Dropped);
         let ended = conn.has_ended();
         let at_rest = ended || !conn.is_unsettled();
         match self.conduct.reset {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use crate::log;
-use crate::support::{SOON, builder, database, one_connection};
+use crate::support::{SOON, builder, database};
 
 const SLOW: Duration = Duration::from_millis(40);
 
@@ -181,14 +181,16 @@ async fn a_statement_has_a_span_by_the_names_of_open_telemetry() {
 }
 
 #[tokio::test]
-async fn a_statement_whose_caller_leaves_is_not_taken_for_one_that_runs() {
-    let (db, _) = engine(|builder| builder).await;
-    let engine = one_connection(&db);
-    let sql = "SELECT pg_sleep(0.2)";
-    let left = tokio::time::timeout(Duration::from_millis(20), engine.query(sql, &[])).await;
+async fn a_statement_whose_caller_leaves_is_logged_as_dropped_and_runs_no_more() {
+    let settings = |builder: EngineBuilder| builder.log_statements(Level::WARN);
+    let one = |builder: EngineBuilder| settings(builder).pool_size(1).max_overflow(0);
+    let (_db, engine) = engine(one).await;
+    let sql = "SELECT pg_sleep(60)";
+    let left = tokio::time::timeout(Duration::from_millis(50), engine.query(sql, &[])).await;
     assert!(left.is_err());
     engine.ping().await.expect("the next borrower");
-    assert!(!log::warnings().iter().any(|line| line.contains("pg_sleep")));
+    let told = only(&log::warnings(), sql);
+    assert!(told.contains("dropped before its answer"), "{told}");
 }
 
 #[test]
