@@ -468,3 +468,28 @@ async fn a_pool_larger_than_what_the_server_has_free_is_warned_of_once() {
         assert!(warnings[0].contains(part), "{warnings:?}");
     }
 }
+
+#[tokio::test]
+async fn a_detached_connection_goes_on_and_the_pool_opens_another() {
+    let db = database().await;
+    let engine = one_connection(&db);
+    let detached = engine.connect().await.expect("a connection").detach();
+    let detached_pid = detached.process_id().expect("a server process");
+    let pid: i32 = engine
+        .query_scalar("SELECT pg_backend_pid()", &[])
+        .await
+        .expect("there is room for another");
+    assert_ne!(pid, detached_pid);
+    detached
+        .client()
+        .batch_execute("INSERT INTO t VALUES (1)")
+        .await
+        .expect("it goes on");
+    drop(detached);
+    until(
+        &engine,
+        &format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {detached_pid})"),
+    )
+    .await;
+    assert_eq!(count(&engine).await, 1);
+}
