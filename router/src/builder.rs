@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pool_postgres::{Engine, EngineBuilder};
+use pool_core::Budget;
+use pool_postgres::EngineBuilder;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -17,8 +18,10 @@ use crate::database::Database;
 use crate::error::StartError;
 use crate::evidence::Evidence;
 use crate::link::Link;
+use crate::load::Load;
 use crate::monitor::{Monitor, chain};
 use crate::node::NodeParts;
+use crate::node_config::{Configure, NodeConfig};
 use crate::request::Consistency;
 use crate::sample::{Role, Sample};
 use crate::shared::Shared;
@@ -26,15 +29,15 @@ use crate::shared::Shared;
 /// What the server shows the monitors' connections as.
 const MONITOR: &str = "pool-router monitor";
 
-type Configure = Arc<dyn Fn(EngineBuilder) -> EngineBuilder + Send + Sync>;
-
 /// Names the nodes of a [`Database`] and its settings; made by [`Database::builder`].
 #[must_use = "a builder does nothing until `connect` is called"]
 #[derive(Clone, Default)]
 pub struct Builder {
-    primary: Option<String>,
-    replicas: Vec<String>,
+    primary: Option<NodeConfig>,
+    replicas: Vec<NodeConfig>,
+    nodes: Vec<NodeConfig>,
     configure: Vec<Configure>,
+    budget: Option<Budget>,
     consistency: Consistency,
     required: Required,
     start_timeout: StartTimeout,
@@ -58,21 +61,40 @@ impl Default for StartTimeout {
 }
 
 impl Builder {
-    /// The URL of the node that takes writes. There must be one.
-    pub fn primary(mut self, url: impl Into<String>) -> Self {
-        self.primary = Some(url.into());
+    /// The node that takes writes: its URL, or a [`NodeConfig`]. There must be one, unless it is among
+    /// [`nodes`](Self::nodes).
+    pub fn primary(mut self, node: impl Into<NodeConfig>) -> Self {
+        self.primary = Some(node.into());
         self
     }
 
-    /// The URL of one more replica. With none, reads go to the primary and nothing is monitored.
-    pub fn replica(mut self, url: impl Into<String>) -> Self {
-        self.replicas.push(url.into());
+    /// One more replica: its URL, or a [`NodeConfig`]. With none, reads go to the primary and nothing is monitored.
+    pub fn replica(mut self, node: impl Into<NodeConfig>) -> Self {
+        self.replicas.push(node.into());
         self
     }
 
-    /// The URLs of more replicas.
-    pub fn replicas(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.replicas.extend(urls.into_iter().map(Into::into));
+    /// More replicas.
+    pub fn replicas(mut self, nodes: impl IntoIterator<Item = impl Into<NodeConfig>>) -> Self {
+        self.replicas.extend(nodes.into_iter().map(Into::into));
+        self
+    }
+
+    /// More nodes, of which [`connect`](Self::connect) asks which is the primary.
+    ///
+    /// They are named `node 1` and so on in the order in which they were given; in the status the primary comes first.
+    /// If [`primary`](Self::primary) names one, these must be its replicas or old primaries.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), pool_router::StartError> {
+    /// let db = pool_router::Database::builder()
+    ///     .nodes(["postgresql://app@db1/shop", "postgresql://app@db2/shop", "postgresql://app@db3/shop"])
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn nodes(mut self, nodes: impl IntoIterator<Item = impl Into<NodeConfig>>) -> Self {
+        self.nodes.extend(nodes.into_iter().map(Into::into));
         self
     }
 
@@ -113,6 +135,13 @@ impl Builder {
         self
     }
 
+    /// One number of connections for all nodes' pools together, and for whatever else shares it. Default: none, each
+    /// pool is bounded by itself. The monitors' connections, one a node, are beside it.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
     /// What [`Database::read`] promises. Default: data of at most ten seconds of age.
     pub fn default_consistency(mut self, consistency: Consistency) -> Self {
         self.consistency = consistency;
@@ -120,7 +149,7 @@ impl Builder {
     }
 
     /// How many replicas have to answer for [`connect`](Self::connect) to succeed. Default 0.
-    pub fn require_replicas(mut self, replicas: usize) -> Self {
+    pub fn min_replicas(mut self, replicas: usize) -> Self {
         self.required = Required::AtLeast(replicas);
         self
     }
@@ -153,8 +182,8 @@ impl Builder {
     /// # Cancel safety
     /// Dropped half-way, what was opened is closed.
     pub async fn connect(self) -> Result<Database, StartError> {
-        let nodes = self.nodes()?;
-        let given = nodes.len() - 1;
+        let seats = self.seats()?;
+        let given = seats.len() - 1;
         let required = match self.required {
             Required::None => 0,
             Required::AtLeast(count) if count > given => {
@@ -167,24 +196,43 @@ impl Builder {
             Required::All => given,
         };
         let StartTimeout(limit) = self.start_timeout;
-        let looks = join_all(nodes.iter().map(|node| first_look(node, limit))).await;
-        let (mut firsts, mut missing) = (Vec::new(), Vec::new());
-        for look in looks {
+        let looks = join_all(seats.iter().map(|seat| first_look(&seat.node, limit))).await;
+        let (mut looked, mut missing) = (Vec::new(), Vec::new());
+        for (seat, look) in seats.into_iter().zip(looks) {
             match look {
-                Ok(first) => firsts.push(Some(first)),
+                Ok(first) => looked.push((seat, Some(first))),
                 // Whatever may pass by itself is forgiven, but not in the primary.
-                Err(error) if !firsts.is_empty() && error.may_pass() => {
-                    firsts.push(None);
+                Err(error) if seat.given != Given::Primary && error.may_pass() => {
+                    looked.push((seat, None));
                     missing.push(error);
                 }
                 Err(error) => return Err(error),
             }
         }
+        if self.primary.is_none() {
+            let claims: Vec<_> = looked
+                .iter()
+                .map(|(seat, first)| (&*seat.node.name, first.as_ref().map(|(_, sample)| sample)))
+                .collect();
+            let primary = match sole_primary(&claims) {
+                Ok(primary) => primary,
+                Err(NotOne::Two(first, second)) => {
+                    return Err(StartError::TwoPrimaries { first, second });
+                }
+                Err(NotOne::None) => return Err(StartError::NoPrimaryAmong { missing }),
+            };
+            looked[..=primary].rotate_right(1);
+        }
+        let (seats, firsts): (Vec<_>, Vec<_>) = looked.into_iter().unzip();
+        let (givens, nodes): (Vec<_>, Vec<_>) = seats
+            .into_iter()
+            .map(|seat| (seat.given, seat.node))
+            .unzip();
         let samples: Vec<Option<&Sample>> = firsts
             .iter()
             .map(|first| first.as_ref().map(|(_, sample)| sample))
             .collect();
-        let system_identifier = check_together(&nodes, &samples)?;
+        let system_identifier = check_together(&nodes, &givens, &samples)?;
         let answered = given - missing.len();
         if answered < required {
             return Err(StartError::TooFewReplicas {
@@ -199,35 +247,129 @@ impl Builder {
                 "starting without a replica; it joins once it answers"
             );
         }
-        Ok(start(nodes, firsts, self.consistency, system_identifier).await)
+        let evidence = Evidence::new(system_identifier, loads(&nodes));
+        Ok(start(nodes, firsts, evidence, self.consistency, limit).await)
     }
 
-    /// The nodes' engines, the primary's first.
-    fn nodes(&self) -> Result<Vec<NodeParts>, StartError> {
-        let primary = self.primary.as_ref().ok_or(StartError::NoPrimary)?;
-        let one = |role: String, url: &String| {
-            let settings = |cause| StartError::Settings {
-                node: role.clone(),
-                cause: Box::new(cause),
-            };
-            let configured = || {
-                let plain = Engine::builder(url);
-                self.configure
-                    .iter()
-                    .fold(plain, |engine, configure| configure(engine))
-            };
-            let engine = configured().build().map_err(settings)?;
-            let watching = configured()
-                .application_name(MONITOR)
-                .build()
-                .map_err(settings)?;
-            Ok(NodeParts::new(role.clone().into(), engine, watching))
+    /// Begins to watch the nodes and asks nobody before: for a program that has to start before its database.
+    ///
+    /// The first reads and writes wait for the primary's first answer, up to [`start_timeout`](Self::start_timeout);
+    /// later ones fail at once while nothing is known of it. What [`connect`](Self::connect) checks shows in
+    /// [`Database::health`] instead: a node of another cluster, or of another role than it was given as, is not used.
+    /// The cluster is that of the first answer of the primary as a primary. `min_replicas` is not asked for.
+    ///
+    /// # Errors
+    /// [`StartError`], for a URL or a setting that is wrong, and without a [`primary`](Self::primary): which of
+    /// [`nodes`](Self::nodes) it is can't be told without asking.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime, for the monitors are its tasks.
+    pub fn connect_lazy(self) -> Result<Database, StartError> {
+        if self.primary.is_none() {
+            return Err(StartError::NoPrimary);
+        }
+        let nodes: Vec<_> = self.seats()?.into_iter().map(|seat| seat.node).collect();
+        let evidence = Evidence::new(None, loads(&nodes));
+        let StartTimeout(limit) = self.start_timeout;
+        let shared = Arc::new(Shared::new(nodes, evidence, self.consistency, limit));
+        let (stop, stopped) = watch::channel(false);
+        let watch = |node| {
+            shared.look_at(node);
+            let monitor = Monitor::new(Arc::clone(&shared), node, None, stopped.clone());
+            tokio::spawn(monitor.run())
         };
-        let replicas = self.replicas.iter().enumerate();
-        let replicas = replicas.map(|(index, url)| one(format!("replica {}", index + 1), url));
-        std::iter::once(one("primary".to_owned(), primary))
-            .chain(replicas)
+        let tasks = (0..shared.nodes.len()).map(watch).collect();
+        Ok(Database::new(shared, stop, tasks))
+    }
+
+    /// The nodes' engines, the primary's first where it was named.
+    fn seats(&self) -> Result<Vec<Seat>, StartError> {
+        if self.primary.is_none() && self.nodes.is_empty() {
+            return Err(StartError::NoPrimary);
+        }
+        let numbered = |what: &'static str, given, nodes: &[NodeConfig]| {
+            let numbered = nodes.iter().cloned().enumerate();
+            let named =
+                numbered.map(|(index, node)| (format!("{what} {}", index + 1), given, node));
+            named.collect::<Vec<_>>()
+        };
+        let primary = self.primary.clone().into_iter();
+        primary
+            .map(|node| ("primary".to_owned(), Given::Primary, node))
+            .chain(numbered("replica", Given::Replica, &self.replicas))
+            .chain(numbered("node", Given::Any, &self.nodes))
+            .map(|(name, given, config)| {
+                let node = self.parts(&name, &config)?;
+                Ok(Seat { given, node })
+            })
             .collect()
+    }
+
+    /// One node's engines.
+    fn parts(&self, name: &str, config: &NodeConfig) -> Result<NodeParts, StartError> {
+        if config.its_weight() == 0 {
+            return Err(StartError::ZeroWeight {
+                node: name.to_owned(),
+            });
+        }
+        let settings = |cause| StartError::Settings {
+            node: name.to_owned(),
+            cause: Box::new(cause),
+        };
+        let configured = || config.engine_builder(&self.configure).map_err(settings);
+        let mut engine = configured()?;
+        if let Some(budget) = self.budget.clone() {
+            engine = engine.pool_with(move |pool| pool.budget(&budget));
+        }
+        let engine = engine.build().map_err(settings)?;
+        let watching = configured()?.application_name(MONITOR);
+        let watching = watching.build().map_err(settings)?;
+        let load = Arc::new(Load::weighted(config.its_weight()));
+        Ok(NodeParts::new(name.into(), engine, watching, load))
+    }
+}
+
+/// A node, and what it was given as.
+struct Seat {
+    given: Given,
+    node: NodeParts,
+}
+
+/// What a node was given as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Primary,
+    Replica,
+    /// It is to be asked.
+    Any,
+}
+
+/// Why no one of the nodes is the primary.
+#[derive(Debug, PartialEq, Eq)]
+enum NotOne {
+    None,
+    Two(String, String),
+}
+
+/// The index of the one primary on the highest timeline that any primary is on.
+fn sole_primary(nodes: &[(&str, Option<&Sample>)]) -> Result<usize, NotOne> {
+    let primaries = nodes.iter().enumerate().filter_map(|(index, (_, sample))| {
+        let sample = sample.filter(|sample| sample.role == Role::Primary)?;
+        Some((index, sample.timeline))
+    });
+    let highest = primaries
+        .clone()
+        .map(|(_, timeline)| timeline)
+        .max()
+        .ok_or(NotOne::None)?;
+    let mut able = primaries.filter(|(_, timeline)| *timeline == highest);
+    let (first, _) = able.next().ok_or(NotOne::None)?;
+    match able.next() {
+        Some((second, _)) => {
+            let name = |index: usize| nodes[index].0.to_owned();
+            Err(NotOne::Two(name(first), name(second)))
+        }
+        None => Ok(first),
     }
 }
 
@@ -252,7 +394,11 @@ async fn first_look(node: &NodeParts, limit: Duration) -> Result<(Link, Sample),
 }
 
 /// Checks that the nodes are what they were given as; says which cluster they are.
-fn check_together(nodes: &[NodeParts], samples: &[Option<&Sample>]) -> Result<u64, StartError> {
+fn check_together(
+    nodes: &[NodeParts],
+    givens: &[Given],
+    samples: &[Option<&Sample>],
+) -> Result<u64, StartError> {
     let name = |index: usize| nodes[index].name.to_string();
     let known = || {
         samples
@@ -272,9 +418,17 @@ fn check_together(nodes: &[NodeParts], samples: &[Option<&Sample>]) -> Result<u6
     }
     let mut ours = None;
     for (index, sample) in known() {
-        match (index, sample.role) {
-            (0, Role::Replica) => return Err(StartError::PrimaryIsReplica { node: name(0) }),
-            (1.., Role::Primary) => return Err(StartError::ReplicaIsPrimary { node: name(index) }),
+        match (givens[index], sample.role) {
+            (Given::Primary, Role::Replica) => {
+                return Err(StartError::PrimaryIsReplica { node: name(index) });
+            }
+            (Given::Replica, Role::Primary) => {
+                return Err(StartError::ReplicaIsPrimary { node: name(index) });
+            }
+            (Given::Any, Role::Primary) if index > 0 => tracing::warn!(
+                node = &*nodes[index].name,
+                "a primary beside the one that takes writes: it gets neither writes nor reads"
+            ),
             _ => {}
         }
         let theirs = sample
@@ -302,24 +456,28 @@ fn check_together(nodes: &[NodeParts], samples: &[Option<&Sample>]) -> Result<u6
     ours.ok_or(StartError::NoPrimary)
 }
 
+/// What the evidence has to know of the nodes from the start.
+fn loads(nodes: &[NodeParts]) -> impl Iterator<Item = (Arc<str>, Arc<Load>)> {
+    nodes
+        .iter()
+        .map(|node| (Arc::clone(&node.name), Arc::clone(&node.load)))
+}
+
 /// Begins to watch the nodes; without replicas there is nothing to watch.
 async fn start(
     nodes: Vec<NodeParts>,
     firsts: Vec<Option<(Link, Sample)>>,
+    mut evidence: Evidence,
     consistency: Consistency,
-    system_identifier: u64,
+    limit: Duration,
 ) -> Database {
-    let loads = nodes
-        .iter()
-        .map(|node| (Arc::clone(&node.name), Arc::clone(&node.load)));
-    let mut evidence = Evidence::new(system_identifier, loads);
     for (index, first) in firsts.iter().enumerate() {
         match first {
             Some((_, sample)) => drop(evidence.answered(index, sample.clone())),
             None => drop(evidence.silent(index)),
         }
     }
-    let shared = Arc::new(Shared::new(nodes, evidence, consistency, system_identifier));
+    let shared = Arc::new(Shared::new(nodes, evidence, consistency, limit));
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Vec::new();
     for (index, first) in firsts.into_iter().enumerate() {
@@ -335,10 +493,50 @@ async fn start(
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The URLs may hold passwords.
+        // The URLs hide their passwords.
         f.debug_struct("Builder")
-            .field("replicas", &self.replicas.len())
+            .field("primary", &self.primary)
+            .field("replicas", &self.replicas)
+            .field("nodes", &self.nodes)
             .field("consistency", &self.consistency)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn primary(timeline: u32) -> Sample {
+        Sample {
+            timeline: Some(timeline),
+            ..Sample::bare(Role::Primary, Instant::now())
+        }
+    }
+
+    #[test]
+    fn the_primary_among_nodes_is_the_one_on_the_highest_timeline() {
+        let (old, new) = (primary(1), primary(2));
+        let replica = Sample::bare(Role::Replica, Instant::now());
+        let one = [("a", Some(&replica)), ("b", Some(&old)), ("c", Some(&new))];
+        assert_eq!(sole_primary(&one), Ok(2));
+        let none = [("a", Some(&replica)), ("b", None)];
+        assert_eq!(sole_primary(&none), Err(NotOne::None));
+        let two = [("a", Some(&new)), ("b", Some(&old)), ("c", Some(&new))];
+        let both = NotOne::Two("a".to_owned(), "c".to_owned());
+        assert_eq!(sole_primary(&two), Err(both));
+    }
+
+    #[test]
+    fn a_builder_shows_no_password() {
+        let builder = Database::builder()
+            .primary("postgresql://app:hush@db1/shop")
+            .replica("postgresql://app:hu/sh@db2/shop")
+            .nodes(["postgresql://app:hush@db3/shop"]);
+        let shown = format!("{builder:?}");
+        assert!(shown.contains("db1") && !shown.contains("hush"), "{shown}");
+        assert!(!shown.contains("sh@"), "{shown}");
     }
 }

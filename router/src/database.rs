@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::builder::Builder;
+use crate::config::DatabaseConfig;
 use crate::lsn::Lsn;
 use crate::plan::plan;
 use crate::request::{Consistency, Request};
@@ -82,6 +83,11 @@ impl Database {
     /// Names the nodes and the settings.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// Starts from typed settings, as [`DatabaseConfig::from_env`] and configuration files give them.
+    pub fn from_config(config: DatabaseConfig) -> Builder {
+        config.builder()
     }
 
     pub(crate) fn new(

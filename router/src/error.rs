@@ -14,8 +14,25 @@ use crate::proof::Unproved;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// [`Builder::primary`](crate::Builder::primary) was not called.
+    /// Neither [`Builder::primary`](crate::Builder::primary) nor [`Builder::nodes`](crate::Builder::nodes) was called.
     NoPrimary,
+    /// None of [`Builder::nodes`](crate::Builder::nodes) that answered is a primary.
+    NoPrimaryAmong {
+        /// The ones that did not answer, and why.
+        missing: Vec<StartError>,
+    },
+    /// Two of [`Builder::nodes`](crate::Builder::nodes) are primaries on one timeline.
+    TwoPrimaries {
+        /// The first.
+        first: String,
+        /// The second.
+        second: String,
+    },
+    /// A node's weight is zero.
+    ZeroWeight {
+        /// The node.
+        node: String,
+    },
     /// A node's URL or a setting of its pool is wrong.
     Settings {
         /// The node.
@@ -101,6 +118,8 @@ impl StartError {
                     | ErrorKind::NoSuchDatabase
             ),
             Self::NoAnswer { .. } => true,
+            // The primary may be among those that are away.
+            Self::NoPrimaryAmong { missing } => missing.iter().any(Self::may_pass),
             _ => false,
         }
     }
@@ -109,7 +128,25 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoPrimary => f.write_str("no primary was given: call primary(url)"),
+            Self::NoPrimary => {
+                f.write_str("no primary was given: call primary(url), or nodes([url, …])")
+            }
+            Self::NoPrimaryAmong { missing } => {
+                f.write_str("none of the nodes that answered is a primary")?;
+                for (index, error) in missing.iter().enumerate() {
+                    write!(f, "{} {error}", if index == 0 { ":" } else { ";" })?;
+                }
+                Ok(())
+            }
+            Self::TwoPrimaries { first, second } => write!(
+                f,
+                "{first} and {second} are both primaries on one timeline: find out which one is meant, and give it \
+                 with primary(url)"
+            ),
+            Self::ZeroWeight { node } => write!(
+                f,
+                "the weight of {node} is 0: give it at least 1, and keep reads away by drain"
+            ),
             Self::Settings { node, .. } => write!(f, "the settings of {node} are wrong"),
             Self::Unreachable { node, .. } => write!(f, "{node} could not be reached"),
             Self::NoAnswer { node, waited } => {
@@ -134,7 +171,7 @@ impl fmt::Display for StartError {
             }
             Self::RequiresMore { required, given } => write!(
                 f,
-                "require_replicas({required}) with {given} replicas given: add replica(url) or require fewer"
+                "min_replicas({required}) with {given} replicas given: add replica(url) or require fewer"
             ),
             Self::PrimaryIsReplica { node } => write!(
                 f,
@@ -165,7 +202,7 @@ impl StdError for StartError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Settings { cause, .. } | Self::Unreachable { cause, .. } => Some(&**cause),
-            Self::TooFewReplicas { missing, .. } => {
+            Self::TooFewReplicas { missing, .. } | Self::NoPrimaryAmong { missing } => {
                 missing.first().map(|error| error as &dyn StdError)
             }
             _ => None,

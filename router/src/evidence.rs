@@ -36,9 +36,10 @@ pub enum Change {
 }
 
 impl Evidence {
-    /// Nodes of which nothing is known yet; the first is the configured primary.
+    /// Nodes of which nothing is known yet; the first is the configured primary. Where the cluster isn't known
+    /// either, it is the first node's, once that answers as a primary.
     pub fn new(
-        system_identifier: u64,
+        system_identifier: impl Into<Option<u64>>,
         nodes: impl IntoIterator<Item = (Arc<str>, Arc<Load>)>,
     ) -> Self {
         let nodes = nodes.into_iter().map(|(name, load)| Node {
@@ -52,7 +53,7 @@ impl Evidence {
             view: View {
                 nodes: nodes.collect(),
                 primary: None,
-                system_identifier,
+                system_identifier: system_identifier.into(),
                 timeline: None,
                 forks: Vec::new(),
                 history: Arc::default(),
@@ -73,6 +74,9 @@ impl Evidence {
             changes.push(Change::CameBack);
         }
         self.view.nodes[node].load.answered(sample.round_trip);
+        if node == 0 && sample.role == Role::Primary && self.view.system_identifier.is_none() {
+            self.view.system_identifier = sample.system_identifier;
+        }
         let before = self.view.nodes[node].sample.replace(sample);
         self.note_fork(node, before.as_ref());
         if self.choose_primary() {
@@ -116,8 +120,7 @@ impl Evidence {
         };
         let Some(before) = before else { return };
         let promoted = before.role == Role::Replica && now.role == Role::Primary;
-        let ours = now.system_identifier == Some(self.view.system_identifier)
-            && before.system_identifier == now.system_identifier;
+        let ours = self.view.is_of_ours(now) && before.system_identifier == now.system_identifier;
         if let (true, Some(timeline), Some(next), Some(position)) = (
             promoted && ours,
             before.timeline,
@@ -137,7 +140,7 @@ impl Evidence {
         let view = &mut self.view;
         let claims = view.nodes.iter().enumerate().filter_map(|(index, node)| {
             let sample = node.sample.as_ref()?;
-            let ours = sample.system_identifier == Some(view.system_identifier);
+            let ours = view.is_of_ours(sample);
             (sample.role == Role::Primary && ours).then_some((index, sample.timeline?))
         });
         let seen = claims.clone().map(|(_, timeline)| timeline).max();
@@ -161,9 +164,11 @@ impl Evidence {
         let Some(sample) = &view.nodes[node].sample else {
             return;
         };
-        if let (Some(timeline), Some(position)) = (sample.timeline, sample.position) {
+        if let (Some(system), Some(timeline), Some(position)) =
+            (view.system_identifier, sample.timeline, sample.position)
+        {
             let history = Arc::make_mut(&mut view.history);
-            history.note(view.system_identifier, timeline, position, sample.asked_at);
+            history.note(system, timeline, position, sample.asked_at);
         }
     }
 
@@ -212,6 +217,30 @@ mod tests {
             position: Some(Lsn(position)),
             ..Sample::bare(role, Instant::now())
         }
+    }
+
+    #[test]
+    fn an_unknown_cluster_is_the_first_nodes_and_nobody_elses() {
+        let nodes = (0..2).map(|index| (format!("node {index}").into(), Arc::default()));
+        let mut evidence = Evidence::new(None, nodes);
+        let stranger = Sample {
+            system_identifier: Some(11),
+            ..sample(Role::Primary, 7, 100)
+        };
+        evidence.answered(1, stranger);
+        assert_eq!(evidence.view().primary, None);
+        evidence.answered(0, sample(Role::Replica, 1, 100));
+        assert_eq!(evidence.view().primary, None, "it has to be a primary");
+        evidence.answered(0, sample(Role::Primary, 1, 100));
+        let view = evidence.view();
+        assert_eq!(
+            (view.primary, view.system_identifier),
+            (Some(0), Some(SYSTEM))
+        );
+        assert_eq!(
+            view.replica(1).err(),
+            Some(crate::view::Reason::OtherCluster)
+        );
     }
 
     #[test]

@@ -67,6 +67,7 @@
 //! [`request::Request`] and the time.
 
 mod builder;
+mod config;
 mod control;
 mod database;
 mod demand;
@@ -83,6 +84,7 @@ mod look;
 mod lsn;
 mod monitor;
 mod node;
+mod node_config;
 pub mod orders;
 pub mod plan;
 mod proof;
@@ -96,6 +98,7 @@ pub mod view;
 mod which;
 
 pub use builder::Builder;
+pub use config::DatabaseConfig;
 pub use control::SuspendedWrites;
 pub use database::{AsToken, Database, Sessions};
 pub use error::{RouteError, StartError};
@@ -106,6 +109,7 @@ pub use history::History;
 pub use lag::Lag;
 pub use load::Load;
 pub use lsn::{Lsn, NotAnLsn, WalGeometry};
+pub use node_config::NodeConfig;
 pub use orders::Reads;
 pub use proof::{Testimony, Unproved};
 pub use request::Consistency;
@@ -115,10 +119,11 @@ pub use tally::Counts;
 pub use which::{UnknownNode, Which};
 
 // One dependency is enough for a service.
-pub use pool_core::{CloseReport, PrePing, Status};
+pub use pool_core::{Budget, CloseReport, PrePing, Status};
 pub use pool_postgres::{
-    CommitToken, Committed, ConnectionSource, Durability, Engine, EngineBuilder, Error, ErrorKind,
-    IsolationLevel, Outcome, Session, SessionFactory, SessionOptions, Strength, TokenError,
+    CommitToken, Committed, ConnectionSource, Durability, Engine, EngineBuilder, EngineConfig,
+    Error, ErrorKind, IsolationLevel, Outcome, Session, SessionFactory, SessionOptions, Strength,
+    TokenError,
 };
 
 /// The program in the README compiles.

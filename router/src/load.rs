@@ -11,6 +11,7 @@ use std::time::Duration;
 pub struct Load {
     outstanding: AtomicU32,
     latency_nanos: AtomicU64,
+    weight: u32,
 }
 
 /// What an answer that took much longer than usual counts for at most, in usual answers: a slow statement is
@@ -21,14 +22,20 @@ const WEIGHT: u64 = 16;
 
 impl Default for Load {
     fn default() -> Self {
-        Self {
-            outstanding: AtomicU32::new(0),
-            latency_nanos: AtomicU64::new(1_000_000),
-        }
+        Self::weighted(1)
     }
 }
 
 impl Load {
+    /// Of a node that takes so many times the load of one with weight 1; at least 1.
+    pub fn weighted(weight: u32) -> Self {
+        Self {
+            outstanding: AtomicU32::new(0),
+            latency_nanos: AtomicU64::new(1_000_000),
+            weight: weight.max(1),
+        }
+    }
+
     /// Takes an answer into the moving mean.
     pub fn answered(&self, round_trip: Duration) {
         let nanos = u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX);
@@ -63,11 +70,11 @@ impl Load {
         Duration::from_nanos(self.latency_nanos.load(Relaxed))
     }
 
-    /// What one more lease would wait for, roughly. Less is better.
+    /// What one more lease would wait for, roughly, by the node's weight. Less is better.
     pub fn score(&self) -> u64 {
         let waiting = u64::from(self.outstanding()) + 1;
         // Relaxed: a hint.
-        self.latency_nanos.load(Relaxed).saturating_mul(waiting)
+        self.latency_nanos.load(Relaxed).saturating_mul(waiting) / u64::from(self.weight)
     }
 }
 
@@ -84,6 +91,14 @@ mod tests {
         assert!(calm.score() < slow.score());
         busy.ended();
         assert_eq!(calm.score(), busy.score());
+    }
+
+    #[test]
+    fn a_node_of_twice_the_weight_scores_alike_with_twice_the_load() {
+        let (light, heavy) = (Load::weighted(1), Load::weighted(2));
+        light.began();
+        (0..3).for_each(|_| heavy.began());
+        assert_eq!(light.score(), heavy.score());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One task per node that looks at it, on a connection of its own, for as long as the database lives.
 //!
 //! What always holds: a node that has not answered within [`LIMIT`] is out of rotation, and one look or one
-//! attempt to connect at a time goes on beside all requests until it answers again. No request ever waits
-//! for a look.
+//! attempt to connect at a time goes on beside all requests until it answers again. No request waits for a
+//! look, but for the primary's first after a lazy start. Without replicas that first look is the last.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -70,8 +70,11 @@ impl Monitor {
         loop {
             // Dropping the work half-way drops at most a connection that is being opened, or leaves an
             // answer unread on one that is closed next.
-            let turn = pin!(self.turn());
-            if let Either::Left(_) = select(stopped.as_mut(), turn).await {
+            let ended = {
+                let turn = pin!(self.turn());
+                matches!(select(stopped.as_mut(), turn).await, Either::Left(_))
+            };
+            if ended || (self.failures == 0 && !self.shared.is_watched()) {
                 break;
             }
         }

@@ -38,12 +38,12 @@ pub(crate) enum NoConnection {
 }
 
 impl NodeParts {
-    pub(crate) fn new(name: Arc<str>, engine: Engine, watching: Engine) -> Self {
+    pub(crate) fn new(name: Arc<str>, engine: Engine, watching: Engine, load: Arc<Load>) -> Self {
         Self {
             name,
             engine,
             watching,
-            load: Arc::default(),
+            load,
             tally: Arc::default(),
             look: Notify::new(),
             looks: watch::Sender::new(0),

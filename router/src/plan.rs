@@ -255,10 +255,12 @@ impl Asks {
 
 /// The position that the token asks for; `None` where only the primary, on the connection, can say.
 fn floor_in(view: &View, token: &CommitToken) -> Result<Option<Lsn>, TokenRefusal> {
-    if token.system_identifier != view.system_identifier {
+    if let Some(ours) = view.system_identifier
+        && token.system_identifier != ours
+    {
         return Err(TokenRefusal::OfAnotherCluster {
             token: token.system_identifier,
-            ours: view.system_identifier,
+            ours,
         });
     }
     match view.timeline {
@@ -309,8 +311,8 @@ fn prefer_the_less_loaded(view: &View, candidates: &mut [Candidate], chance: u64
 
 fn no_primary(view: &View) -> Refusal {
     let what = |node: &Node| match (node.answers, &node.sample) {
-        (Answers::NotAsked, _) | (_, None) => "has not answered yet",
         (Answers::No, _) => "does not answer",
+        (Answers::NotAsked, _) | (_, None) => "has not answered yet",
         (Answers::Yes, Some(sample)) => match sample.role {
             crate::sample::Role::Replica => "is a replica",
             crate::sample::Role::Primary => {

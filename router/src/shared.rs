@@ -5,7 +5,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -30,7 +30,8 @@ pub(crate) struct Shared {
     pub(crate) demand: Demand,
     /// What a plain read promises.
     pub(crate) consistency: Consistency,
-    pub(crate) system_identifier: u64,
+    /// How long a request waits for the primary's first look.
+    start_timeout: Duration,
     pub(crate) teller: Teller,
     /// How many write transactions are under way.
     writing: watch::Sender<usize>,
@@ -52,7 +53,7 @@ impl Shared {
         nodes: Vec<NodeParts>,
         evidence: Evidence,
         consistency: Consistency,
-        system_identifier: u64,
+        start_timeout: Duration,
     ) -> Self {
         Self {
             nodes,
@@ -60,7 +61,7 @@ impl Shared {
             evidence: Mutex::new(evidence),
             demand: Demand::new(Instant::now()),
             consistency,
-            system_identifier,
+            start_timeout,
             teller: Teller::new(),
             writing: watch::Sender::new(0),
             resumed: Notify::new(),
@@ -80,6 +81,15 @@ impl Shared {
     /// Whether monitors run: without replicas there is nothing to choose and nobody watches.
     pub(crate) fn is_watched(&self) -> bool {
         self.nodes.len() > 1
+    }
+
+    /// Waits for the end of the primary's first look, where nobody has looked at it yet: after a lazy start.
+    pub(crate) async fn first_look(&self) {
+        if self.view.load().nodes[0].answers == Answers::NotAsked {
+            let mut looks = self.nodes[0].looks.subscribe();
+            // Where it takes too long, what is known by then decides.
+            let _ = timeout(self.start_timeout, looks.wait_for(|looks| *looks > 0)).await;
+        }
     }
 
     /// A node answered its monitor.

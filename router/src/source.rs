@@ -53,6 +53,7 @@ impl ConnectionSource for WriteSource {
     fn checkout<'a>(&'a self, request: Checkout<'a>) -> CheckoutFuture<'a> {
         Box::pin(async move {
             let shared = &self.shared;
+            shared.first_look().await;
             let writing = shared.may_write().await;
             let node = plan_write(&shared.view()).map_err(refused)?;
             lend(
@@ -70,6 +71,7 @@ impl ConnectionSource for OneNode {
     fn checkout<'a>(&'a self, request: Checkout<'a>) -> CheckoutFuture<'a> {
         Box::pin(async move {
             let shared = &self.shared;
+            shared.first_look().await;
             let writes = |view: &View| !request.read_only && view.primary == Some(self.node);
             let mut kind = Kind::Read {
                 passed_over: Vec::new(),
@@ -99,9 +101,9 @@ async fn lend(
         shared.look_at(node);
     })?;
     let lease = Lease::new(connection);
-    let lease = match kind {
-        Kind::Write { .. } => lease.with_token(shared.system_identifier),
-        Kind::Read { .. } => lease,
+    let lease = match (&kind, shared.view().system_identifier) {
+        (Kind::Write { .. }, Some(system)) => lease.with_token(system),
+        _ => lease,
     };
     Ok(lease.with_observer(Box::new(Ride::begin(shared, node, kind))))
 }
@@ -110,6 +112,7 @@ impl ConnectionSource for ReadSource {
     fn checkout<'a>(&'a self, request: Checkout<'a>) -> CheckoutFuture<'a> {
         Box::pin(async move {
             let shared = &self.shared;
+            shared.first_look().await;
             if let Consistency::BoundedStaleness(bound) = self.consistency
                 && shared.is_watched()
                 && shared.demand.asked(bound)

@@ -19,8 +19,9 @@ pub struct DatabaseStatus {
     pub nodes: Vec<NodeStatus>,
     /// The index of the node that takes writes.
     pub primary: Option<usize>,
-    /// The cluster (PostgreSQL's `system_identifier`).
-    pub system_identifier: u64,
+    /// The cluster (PostgreSQL's `system_identifier`). `None` until the primary of a database that was started lazily
+    /// has answered.
+    pub system_identifier: Option<u64>,
     /// The timeline that the primary is on.
     pub timeline: Option<u32>,
     /// Where reads may go, by order.

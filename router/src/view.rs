@@ -21,8 +21,8 @@ pub struct View {
     pub nodes: Vec<Node>,
     /// The index of the node that takes writes: the primary on the highest timeline seen so far.
     pub primary: Option<usize>,
-    /// The cluster.
-    pub system_identifier: u64,
+    /// The cluster. `None` until the primary of a database that was started lazily has answered.
+    pub system_identifier: Option<u64>,
     /// The highest timeline that a primary was seen on.
     pub timeline: Option<u32>,
     /// Timelines that ended.
@@ -146,6 +146,11 @@ impl View {
         self.nodes.len() > 1
     }
 
+    /// Whether a sample is of this cluster; of an unknown one none is.
+    pub fn is_of_ours(&self, sample: &Sample) -> bool {
+        sample.system_identifier.is_some() && sample.system_identifier == self.system_identifier
+    }
+
     /// The lag of a node's data at a moment; the primary has none.
     pub fn lag(&self, node: usize, now: Instant) -> Lag {
         if self.primary == Some(node) {
@@ -168,7 +173,7 @@ impl View {
             (Answers::NotAsked, _) | (_, None) => return Err(Reason::NotSeen),
             (Answers::Yes, Some(sample)) => sample,
         };
-        if sample.system_identifier != Some(self.system_identifier) {
+        if !self.is_of_ours(sample) {
             return Err(Reason::OtherCluster);
         }
         if sample.role == Role::Primary {

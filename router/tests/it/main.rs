@@ -3,6 +3,7 @@
 mod control;
 mod failover;
 mod lag;
+mod nodes;
 mod rotation;
 mod start;
 mod support;

@@ -41,7 +41,7 @@ async fn a_malformed_url_names_the_node() {
 async fn more_replicas_cannot_be_required_than_are_given() {
     let error = Database::builder()
         .primary(REFUSED)
-        .require_replicas(1)
+        .min_replicas(1)
         .connect()
         .await
         .expect_err("too many");
