@@ -127,8 +127,8 @@ impl From<tokio_postgres::Error> for Error {
             // All else was looked at before: only a password can be missing now.
             (
                 ErrorKind::Authentication,
-                "the server asks for a password, and none was given: put it in the URL, in the builder's \
-                 `password`, or in PGPASSWORD"
+                "the server asks for a password, and none was given: put it in the URL, in PGPASSWORD \
+                 or in the password file (~/.pgpass), or give the builder a `password` or a `password_provider`"
                     .to_owned(),
             )
         } else if what.starts_with("error performing TLS handshake") {
