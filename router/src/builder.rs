@@ -325,7 +325,8 @@ impl Builder {
         let watching = configured()?.application_name(MONITOR);
         let watching = watching.build().map_err(settings)?;
         let load = Arc::new(Load::weighted(config.its_weight()));
-        Ok(NodeParts::new(name.into(), engine, watching, load))
+        let address = config.address().map_err(settings)?;
+        Ok(NodeParts::new(address, name.into(), engine, watching, load))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::database::Database;
 use crate::events::{EventKind, Events};
 use crate::explain::{Explanation, explain};
 use crate::orders::{Order, Reads, Suspension};
-use crate::request::{Consistency, Request};
+use crate::request::Request;
 use crate::shared::Shared;
 use crate::which::{UnknownNode, Which};
 
@@ -111,10 +111,9 @@ impl Database {
     /// println!("{}", db.explain(Consistency::default()));
     /// # }
     /// ```
-    pub fn explain(&self, consistency: Consistency) -> Explanation {
+    pub fn explain(&self, request: impl Into<Request>) -> Explanation {
         let view = self.shared().view();
-        let request = Request::new(consistency);
-        explain(&view, &request, Instant::now(), fastrand::u64(..))
+        explain(&view, &request.into(), Instant::now(), fastrand::u64(..))
     }
 }
 

@@ -213,6 +213,7 @@ impl Database {
             primary: view.primary,
             system_identifier: view.system_identifier,
             timeline: view.timeline,
+            epoch: view.epoch,
             reads: view.orders.reads,
             writes_suspended: view.orders.writes_wait(now),
         }

@@ -55,6 +55,7 @@ impl Evidence {
                 primary: None,
                 system_identifier: system_identifier.into(),
                 timeline: None,
+                epoch: 0,
                 forks: Vec::new(),
                 history: Arc::default(),
                 orders: Orders::default(),
@@ -153,9 +154,13 @@ impl Evidence {
             .primary
             .filter(|primary| able.any(|index| index == *primary))
             .or(first);
-        view.timeline = highest;
         let changed = chosen.is_some() && view.primary.is_some() && chosen != view.primary;
+        let before = (view.primary, view.timeline);
+        view.timeline = highest;
         view.primary = chosen;
+        if before != (chosen, highest) {
+            view.epoch += 1;
+        }
         changed
     }
 

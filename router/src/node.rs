@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::{Either, select};
-use pool_postgres::{Connection, Engine, Error};
+use pool_postgres::{Connection, Engine, EngineConfig, Error};
 use tokio::sync::{Notify, watch};
 
 use crate::load::Load;
@@ -14,6 +14,8 @@ use crate::tally::Tally;
 /// A node's moving parts.
 pub(crate) struct NodeParts {
     pub(crate) name: Arc<str>,
+    /// Where it is, as it was given.
+    pub(crate) address: EngineConfig,
     pub(crate) engine: Engine,
     /// Makes the monitor's connections; its pool opens none.
     pub(crate) watching: Engine,
@@ -38,9 +40,16 @@ pub(crate) enum NoConnection {
 }
 
 impl NodeParts {
-    pub(crate) fn new(name: Arc<str>, engine: Engine, watching: Engine, load: Arc<Load>) -> Self {
+    pub(crate) fn new(
+        address: EngineConfig,
+        name: Arc<str>,
+        engine: Engine,
+        watching: Engine,
+        load: Arc<Load>,
+    ) -> Self {
         Self {
             name,
+            address,
             engine,
             watching,
             load,

@@ -87,6 +87,10 @@ impl NodeConfig {
         Self { address, ..self }
     }
 
+    pub(crate) fn address(&self) -> Result<EngineConfig, Error> {
+        self.address.clone()
+    }
+
     pub(crate) fn its_weight(&self) -> u32 {
         self.weight
     }

@@ -92,6 +92,16 @@ impl Shared {
         }
     }
 
+    /// Has the monitors keep pace with what a read promises.
+    pub(crate) fn ask_for(&self, consistency: Consistency) {
+        if let Consistency::BoundedStaleness(bound) = consistency
+            && self.is_watched()
+            && self.demand.asked(bound)
+        {
+            self.look_at_all();
+        }
+    }
+
     /// A node answered its monitor.
     pub(crate) fn answered(&self, node: usize, sample: Sample) {
         let changes = self.change(|evidence| evidence.answered(node, sample));

@@ -16,7 +16,7 @@ use pool_postgres::{
 use crate::database::Watchers;
 use crate::error::RouteError;
 use crate::events::EventKind;
-use crate::node::NoConnection;
+use crate::node::{NoConnection, NodeParts};
 use crate::plan::{Candidate, Plan, Proof, Refusal, plan, plan_write};
 use crate::proof::{self, Testimony, Unproved};
 use crate::request::{Consistency, Request};
@@ -113,12 +113,7 @@ impl ConnectionSource for ReadSource {
         Box::pin(async move {
             let shared = &self.shared;
             shared.first_look().await;
-            if let Consistency::BoundedStaleness(bound) = self.consistency
-                && shared.is_watched()
-                && shared.demand.asked(bound)
-            {
-                shared.look_at_all();
-            }
+            shared.ask_for(self.consistency);
             let mut wanted = Request::new(self.consistency);
             if let Some(RouteError::Unproved { node, why, .. }) =
                 request.refused.and_then(RouteError::behind)
@@ -211,22 +206,32 @@ fn is_the_callers_to_know(error: &Error) -> bool {
 fn guard(shared: &Arc<Shared>, node: usize, proof: Proof) -> Guard {
     let shared = Arc::clone(shared);
     Guard::new(proof::STATEMENT, move |rows| {
-        let view = shared.view();
-        let proved = Testimony::read(rows)
-            .ok_or(Unproved::Unreadable)
-            .and_then(|testimony| testimony.proves(proof, &view, node, Instant::now()));
-        proved.map_err(|why| {
-            // A node that only trails is as it should be; any other answer is news about it.
-            if !matches!(why, Unproved::Behind { .. }) {
-                shared.look_at(node);
-            }
-            let name = shared.nodes[node].name.to_string();
-            route_error(RouteError::Unproved { node, name, why })
-        })
+        judge(&shared, node, proof, rows)
     })
 }
 
-fn refused(refusal: Refusal) -> Error {
+/// Whether a node's answer to the proof's statement proves what it has to.
+pub(crate) fn judge(
+    shared: &Shared,
+    node: usize,
+    proof: Proof,
+    rows: &[Vec<Option<String>>],
+) -> Result<(), Error> {
+    let view = shared.view();
+    let proved = Testimony::read(rows)
+        .ok_or(Unproved::Unreadable)
+        .and_then(|testimony| testimony.proves(proof, &view, node, Instant::now()));
+    proved.map_err(|why| {
+        // A node that only trails is as it should be; any other answer is news about it.
+        if !matches!(why, Unproved::Behind { .. }) {
+            shared.look_at(node);
+        }
+        let name = shared.nodes[node].name.to_string();
+        route_error(RouteError::Unproved { node, name, why })
+    })
+}
+
+pub(crate) fn refused(refusal: Refusal) -> Error {
     route_error(RouteError::Refused(refusal))
 }
 
@@ -251,20 +256,20 @@ fn route_error(error: RouteError) -> Error {
 }
 
 /// One lease, from its beginning to its end.
-struct Ride {
-    shared: Arc<Shared>,
-    node: usize,
+pub(crate) struct Ride {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) node: usize,
     kind: Kind,
     refused: std::sync::atomic::AtomicBool,
 }
 
-enum Kind {
+pub(crate) enum Kind {
     Read { passed_over: Vec<(usize, Reason)> },
     Write { _writing: Writing },
 }
 
 impl Ride {
-    fn begin(shared: &Arc<Shared>, node: usize, kind: Kind) -> Self {
+    pub(crate) fn begin(shared: &Arc<Shared>, node: usize, kind: Kind) -> Self {
         shared.nodes[node].load.began();
         Self {
             shared: Arc::clone(shared),
@@ -273,33 +278,56 @@ impl Ride {
             refused: false.into(),
         }
     }
+
+    pub(crate) fn parts(&self) -> &NodeParts {
+        &self.shared.nodes[self.node]
+    }
+
+    /// The node answered, this long after it was asked.
+    pub(crate) fn took(&self, round_trip: Duration) {
+        self.parts().load.answered(round_trip);
+    }
+
+    /// The node could not prove what it had to: nothing ran on it.
+    pub(crate) fn refuse(&self) {
+        // Relaxed: read when the ride is dropped, by whoever holds it.
+        self.refused
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// A connection to the node was lost, or none could be had.
+    pub(crate) fn lost(&self, why: String) {
+        self.parts().tally.failed(why);
+        self.shared.look_at(self.node);
+    }
+
+    /// The node refused a statement with this SQLSTATE.
+    pub(crate) fn refused_as(&self, sqlstate: &str) {
+        if sqlstate == READ_ONLY && matches!(self.kind, Kind::Write { .. }) {
+            // Another node may be the primary by now, so all of them are asked.
+            self.shared.look_at_all();
+            self.shared.teller.tell(EventKind::WriteRefused {
+                node: Arc::clone(&self.parts().name),
+            });
+        }
+    }
 }
 
 impl LeaseObserver for Ride {
     fn answered(&self, round_trip: Duration) {
-        self.shared.nodes[self.node].load.answered(round_trip);
+        self.took(round_trip);
     }
 
     fn failed(&self, error: &Error) {
         if matches!(RouteError::behind(error), Some(RouteError::Unproved { .. })) {
-            // Relaxed: read when the lease is dropped, by whoever holds it.
-            self.refused
-                .store(true, std::sync::atomic::Ordering::Relaxed);
+            self.refuse();
             return;
         }
-        let lost = !error.connection_is_good();
-        if lost {
-            self.shared.nodes[self.node].tally.failed(error.to_string());
+        if !error.connection_is_good() {
+            self.lost(error.to_string());
         }
-        if lost {
-            self.shared.look_at(self.node);
-        }
-        if error.sqlstate() == Some(READ_ONLY) && matches!(self.kind, Kind::Write { .. }) {
-            // Another node may be the primary by now, so all of them are asked.
-            self.shared.look_at_all();
-            self.shared.teller.tell(EventKind::WriteRefused {
-                node: Arc::clone(&self.shared.nodes[self.node].name),
-            });
+        if let Some(code) = error.sqlstate() {
+            self.refused_as(code);
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct DatabaseStatus {
     pub system_identifier: Option<u64>,
     /// The timeline that the primary is on.
     pub timeline: Option<u32>,
+    /// Rises whenever another node takes writes or the timeline changes.
+    pub epoch: u64,
     /// Where reads may go, by order.
     pub reads: Reads,
     /// How long writes still wait at most, if they are suspended.

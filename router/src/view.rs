@@ -25,6 +25,8 @@ pub struct View {
     pub system_identifier: Option<u64>,
     /// The highest timeline that a primary was seen on.
     pub timeline: Option<u32>,
+    /// Rises whenever another node takes writes or the timeline changes.
+    pub epoch: u64,
     /// Timelines that ended.
     pub forks: Vec<Fork>,
     /// Where the primary stood over time.

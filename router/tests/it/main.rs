@@ -5,6 +5,7 @@ mod failover;
 mod lag;
 mod nodes;
 mod rotation;
+mod route;
 mod start;
 mod support;
 mod surface;
