@@ -259,7 +259,8 @@ async fn what_was_sent_runs_although_its_caller_leaves() {
     let db = database().await;
     let engine = engine(&db, 1, one_line());
     let shared = engine.shared();
-    let insert = "INSERT INTO t VALUES ($1)";
+    // Longer than a connection's clean-up would wait before it cancels.
+    let insert = "INSERT INTO t SELECT $1 FROM pg_sleep(0.2)";
     shared.execute(insert, &[&1_i64]).await.expect("prepared");
     {
         let mut left = pin!(shared.execute(insert, &[&2_i64]));
