@@ -55,6 +55,8 @@ mod dial;
 mod engine;
 mod error;
 mod factory;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod listen;
 mod lock;
 mod open;
@@ -114,4 +116,11 @@ pub use reset::ResetPolicy;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::row::column;
+}
+
+/// What a fuzzer drives that nobody else sees.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod __fuzz {
+    pub use crate::fuzzing::converse;
 }

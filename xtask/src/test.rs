@@ -3,7 +3,7 @@
 use crate::steps::{self, Steps, cargo, target};
 use crate::{crates, examples, fuzz, licences, settings, setup, tidy, tour};
 
-/// How long the parser of URLs is fuzzed.
+/// How long the parser of URLs and what a server may say are fuzzed.
 const FUZZ_SECONDS: u32 = 60;
 /// How many random schedules run in all.
 const SCHEDULES: u32 = 2_000;
@@ -52,7 +52,9 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
             keep: false,
         })
     })?;
-    steps.step("fuzz", || fuzz::run(&["engine_url"], FUZZ_SECONDS))?;
+    steps.step("fuzz", || {
+        fuzz::run(&["engine_url", "server_bytes"], FUZZ_SECONDS)
+    })?;
     steps.step("package", || {
         steps::run(cargo(&[
             "publish",
