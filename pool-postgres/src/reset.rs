@@ -101,8 +101,14 @@ async fn finish_by_itself(connection: &PgConnection) -> bool {
 }
 
 /// Cancels what a connection is at.
+///
+/// The server closes the request's connection when it has sent the signal; a pooler in between may close it before,
+/// so the cancel could strike whoever is next on the pooler's connection to us.
 async fn interrupt(connection: &PgConnection) -> Result<(), Error> {
     connection.cancel().await?;
+    if connection.is_pooled() {
+        return Err(restless());
+    }
     // The first may be struck by the cancel itself; after the second nothing of it is left.
     for _ in 0..2 {
         match run(connection, "").await {

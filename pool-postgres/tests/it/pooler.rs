@@ -3,11 +3,12 @@
 //! Where there is no PgBouncer on the machine, the tests end at once and say so.
 
 use futures_util::future::try_join_all;
+use pool_postgres::pool_core::CloseReason;
 use pool_postgres::types::ToSql;
 use pool_postgres::{Engine, Error, ErrorKind, ResetPolicy, SessionFactory, SessionOptions};
 use testbed::{PgBouncer, PoolMode, TestDatabase};
 
-use crate::support::{builder, count, database};
+use crate::support::{builder, count, database, until};
 
 /// A pooler with so many connections to the server, and the database behind it.
 async fn pooler(mode: PoolMode, connections: u32) -> Option<(PgBouncer, TestDatabase)> {
@@ -285,4 +286,26 @@ async fn what_outlives_a_transaction_is_refused_before_it_is_sent() {
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("external_pooler"), "{error}");
     }
+}
+
+/// Nobody knows when a pooler has passed the cancel on, so it must find nobody else there.
+#[tokio::test]
+async fn a_connection_that_was_cancelled_through_a_pooler_is_not_used_again() {
+    let Some((pooler, db)) = pooler(PoolMode::Transaction, 4).await else {
+        return;
+    };
+    let engine = through(&pooler, &db);
+    let direct = builder(&db.url()).build().expect("good settings");
+    let asleep = "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(1000)%' \
+                  AND state = 'active' AND datname = current_database()";
+    tokio::select! {
+        _ = engine.query("SELECT pg_sleep(1000)", &[]) => panic!("it sleeps"),
+        () = until(&direct, asleep) => {}
+    }
+    until(&direct, &asleep.replace("= 1", "= 0")).await;
+    for _ in 0..8 {
+        engine.ping().await.expect("not struck");
+    }
+    let failed = engine.pool().stats().closed.by(CloseReason::ResetFailed);
+    assert_eq!(failed, 1);
 }
