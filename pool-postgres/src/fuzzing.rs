@@ -44,10 +44,10 @@ pub async fn converse(input: &[u8]) {
     let options: EngineConfig = "postgresql://app:secret@localhost/shop"
         .parse()
         .expect("well-formed");
-    let place = Place::Tcp {
-        host: "localhost".to_owned(),
-        address: None,
-        port: 1, // Where nobody answers a cancel request.
+    // Where nobody answers a cancel request.
+    let place = Place::Unix {
+        folder: "/nowhere".into(),
+        port: 1,
     };
     let target = Target::new(&options, None, None).expect("complete");
     let backend = PgBackend::new(target, conduct, Vec::new());
