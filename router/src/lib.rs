@@ -61,6 +61,17 @@
 //! seen to have replayed; beyond that the read fails with [`TokenRefusal::CannotTell`], because the write may
 //! have been lost.
 //!
+//! # While it runs
+//!
+//! [`Database::drain`] keeps reads from a replica, [`Database::reads`] sends all of them to the primary, and
+//! [`Database::suspend_writes`] holds writes for a planned switchover: each shows in the status and in
+//! [`Database::events`]. [`Database::explain`] says where a read would go and why. A service that runs its statements
+//! through another driver takes the decision alone, from [`Database::route`].
+//!
+//! # Features
+//!
+//! `serde`: [`DatabaseConfig`] from configuration files. Off by default.
+//!
 //! # Where to look
 //!
 //! [`Database`] for use; [`plan::plan`] for the decision, a function of a [`view::View`], a
