@@ -29,7 +29,7 @@ const KNOWN: [&str; 7] = [
 /// | name | what |
 /// |---|---|
 /// | `url` | the primary's URL |
-/// | `replica_urls` | the replicas' URLs; in a variable separated by white space or by commas before `postgresql:` |
+/// | `replica_urls` | the replicas' URLs; in a variable separated by white space or by commas before `postgresql://` |
 /// | `node_urls` | URLs of nodes whose roles are found by asking |
 /// | `max_staleness` | how old, in seconds, the data of a plain read may be; default 10 |
 /// | `max_connections` | how many connections all nodes' pools may have together; default no such limit |
@@ -209,7 +209,9 @@ fn node(url: &str) -> Result<NodeConfig, Mistake> {
 
 /// URLs separated by white space, or by a comma before the next scheme: a URL may hold commas itself.
 fn urls(text: &str) -> Result<Vec<NodeConfig>, Mistake> {
-    let spaced = text.replace(",postgres", " postgres");
+    let spaced = text
+        .replace(",postgres://", " postgres://")
+        .replace(",postgresql://", " postgresql://");
     spaced
         .split_whitespace()
         .map(|url| node(url.trim_end_matches(',')))
@@ -268,7 +270,7 @@ mod tests {
             ("DATABASE_URL", "postgresql://app@db1/shop"),
             (
                 "DATABASE_REPLICA_URLS",
-                "postgresql://app@db2,db3/shop,postgresql://app@db4/shop postgres://app@db5/shop",
+                "postgresql://app@db2,postgres3/shop,postgresql://app@db4/shop postgres://app@db5/shop",
             ),
             ("DATABASE_PASSWORD", "p&w=d"),
             ("DATABASE_POOL_SIZE", "7"),
@@ -281,7 +283,7 @@ mod tests {
         let shown = format!("{config:?}");
         for part in [
             "db1",
-            "db2,db3",
+            "db2,postgres3",
             "db4",
             "db5",
             "2.5s",
