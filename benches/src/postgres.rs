@@ -3,16 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use hdrhistogram::Histogram;
 use pool_postgres::{Engine, SessionFactory};
 use tokio::task::JoinSet;
 
 use crate::contender::WAIT;
 use crate::report::{Report, Rounds, Target, Verdict};
 
-pub(crate) const TASKS: usize = 64;
+const TASKS: usize = 64;
 pub(crate) const CONNECTIONS: usize = 8;
 pub(crate) const SQL: &str = "SELECT $1::int + 1";
-pub(crate) const ROUND: Duration = Duration::from_millis(1500);
+const ROUND: Duration = Duration::from_millis(1500);
 const OURS: &str = "ours, engine";
 /// A transaction for each statement: `BEGIN` travels with it, `COMMIT` is another round trip.
 const SESSION: &str = "ours, session and commit";
@@ -20,6 +21,14 @@ const PEER: &str = "deadpool-postgres";
 const PEER_TRANSACTION: &str = "deadpool-postgres, transaction";
 /// By default it asks the server before each checkout whether the connection lives.
 const SQLX: &str = "sqlx";
+
+/// What a round found.
+pub(crate) struct Found {
+    /// Statements a second.
+    pub(crate) rate: f64,
+    /// How long 99 of 100 took at most, in microseconds.
+    pub(crate) p99: f64,
+}
 
 /// Runs the comparison on a server of its own.
 ///
@@ -43,11 +52,11 @@ pub fn compare(rounds: usize) -> Result<Report> {
         let sqlx = sqlx(&url).await?;
         let mut figures = Rounds::default();
         for _ in 0..rounds {
-            figures.note(OURS, rate(&engine, with_ours).await?);
-            figures.note(PEER, rate(&peer, with_peer).await?);
-            figures.note(SQLX, rate(&sqlx, with_sqlx).await?);
-            figures.note(SESSION, rate(&sessions, with_session).await?);
-            figures.note(PEER_TRANSACTION, rate(&peer, with_transaction).await?);
+            figures.note(OURS, round(&engine, with_ours).await?.rate);
+            figures.note(PEER, round(&peer, with_peer).await?.rate);
+            figures.note(SQLX, round(&sqlx, with_sqlx).await?.rate);
+            figures.note(SESSION, round(&sessions, with_session).await?.rate);
+            figures.note(PEER_TRANSACTION, round(&peer, with_transaction).await?.rate);
         }
         engine.close().await;
         anyhow::Ok(figures)
@@ -117,12 +126,12 @@ async fn with_transaction(pool: deadpool_postgres::Pool, number: i32) -> Result<
     Ok(answer)
 }
 
-/// How many statements a second all tasks get through together; each answer is looked at.
+/// Has all tasks run statements until the round is over; each answer is looked at.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-async fn rate<P, F>(
+pub(crate) async fn round<P, F>(
     pool: &P,
     statement: impl Fn(P, i32) -> F + Copy + Send + 'static,
-) -> Result<f64>
+) -> Result<Found>
 where
     P: Clone + Send + Sync + 'static,
     F: Future<Output = Result<i32>> + Send,
@@ -132,19 +141,31 @@ where
     for _ in 0..TASKS {
         let pool = pool.clone();
         tasks.spawn(async move {
+            let mut waits = Histogram::<u64>::new(3)?;
             let mut done = 0_i32;
-            while begun.elapsed() < ROUND {
+            let mut last = begun.elapsed();
+            while last < ROUND {
                 if statement(pool.clone(), done).await? != done + 1 {
                     return Err(anyhow!("a wrong answer"));
                 }
                 done += 1;
+                let now = begun.elapsed();
+                waits.record(micros(now.saturating_sub(last)))?;
+                last = now;
             }
-            Ok(done)
+            Ok(waits)
         });
     }
-    let mut done = 0_i64;
+    let mut waits = Histogram::<u64>::new(3)?;
     while let Some(task) = tasks.join_next().await {
-        done += i64::from(task??);
+        waits.add(task??)?;
     }
-    Ok(done as f64 / begun.elapsed().as_secs_f64())
+    Ok(Found {
+        rate: waits.len() as f64 / begun.elapsed().as_secs_f64(),
+        p99: waits.value_at_quantile(0.99) as f64,
+    })
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }

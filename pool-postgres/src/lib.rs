@@ -55,6 +55,7 @@ mod dial;
 mod engine;
 mod error;
 mod factory;
+mod fnv;
 #[cfg(fuzzing)]
 mod fuzzing;
 mod listen;
@@ -70,6 +71,7 @@ mod seeing;
 mod session;
 mod shared;
 mod source;
+mod sql_text;
 mod sqlstate;
 mod statements;
 mod stream;

@@ -25,6 +25,7 @@ use crate::backend::PgBackend;
 use crate::connection::PgConnection;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
+use crate::sql_text::quote_identifier;
 
 /// How many notifications are kept for a reader that is behind.
 const KEPT: usize = 4096;
@@ -259,9 +260,9 @@ fn statement(channels: &[&str]) -> Result<String, Error> {
                 "{name:?} is no name of a channel: it must have 1 to {LONGEST_NAME} bytes and no NUL"
             ));
         }
-        sql.push_str("LISTEN \"");
-        sql.push_str(&name.replace('"', "\"\""));
-        sql.push_str("\";");
+        sql.push_str("LISTEN ");
+        sql.push_str(&quote_identifier(name));
+        sql.push(';');
     }
     Ok(sql)
 }

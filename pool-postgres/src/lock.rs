@@ -15,6 +15,7 @@ use tokio_postgres::{Row, SimpleQueryMessage};
 use crate::connection::PgConnection;
 use crate::engine::{Connection, Engine};
 use crate::error::{Error, ErrorKind};
+use crate::fnv::fnv1a;
 use crate::session::{Session, exactly_one};
 
 /// How long the server may take to confirm an unlock before the connection is closed instead.
@@ -54,10 +55,7 @@ impl From<(i32, i32)> for LockKey {
 
 impl From<&str> for LockKey {
     fn from(name: &str) -> Self {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self(Key::One(hash.cast_signed()))
+        Self(Key::One(fnv1a(name.as_bytes()).cast_signed()))
     }
 }
 

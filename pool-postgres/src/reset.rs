@@ -14,6 +14,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::connection::PgConnection;
 use crate::error::{Error, ErrorKind};
+use crate::sql_text::quote_identifier;
 
 /// How long a returned connection gets to finish what it is at by itself, before that is cancelled.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -140,7 +141,7 @@ async fn reset_by_parts(connection: &PgConnection) -> Result<(), Error> {
         _ => None,
     });
     let drop_them: Vec<_> = names
-        .map(|name| format!("DEALLOCATE \"{}\"", name.replace('"', "\"\"")))
+        .map(|name| format!("DEALLOCATE {}", quote_identifier(name)))
         .collect();
     if !drop_them.is_empty() {
         let before = connection.stamp();

@@ -21,6 +21,8 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tokio_postgres::Statement;
 
+use crate::sql_text::may_begin_with;
+
 /// How many statements without an owner a connection may have.
 const LOST: u32 = 16;
 
@@ -41,12 +43,7 @@ pub(crate) fn are_cleared_by(tag: &[u8]) -> bool {
 
 /// Whether a statement may be answered with such a tag, or makes something that the next one may use.
 pub(crate) fn may_clear(sql: &str) -> bool {
-    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic());
-    let word = word.into_iter().next().unwrap_or("");
-    // Behind a comment there may be anything.
-    ["create", "alter", "drop", "deallocate", "discard", ""]
-        .iter()
-        .any(|clears| word.eq_ignore_ascii_case(clears))
+    may_begin_with(sql, &["create", "alter", "drop", "deallocate", "discard"])
 }
 
 /// Whether a statement is prepared for the next time too.

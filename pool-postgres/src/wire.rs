@@ -31,6 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 use crate::error::{Error, ErrorKind};
+use crate::fnv::fnv1a;
 use crate::statements;
 use events::{Code, Event, Events, Since, Tag};
 use frames::{Frames, KEPT};
@@ -281,7 +282,7 @@ impl Record {
         if body.len() >= KEPT {
             return Err(lie("the server reports a parameter as long as a page"));
         }
-        let hash = fnv(name);
+        let hash = fnv1a(name);
         if !self.parameters.contains(&hash) {
             if self.parameters.len() == PARAMETERS {
                 return Err(lie("the server reports more parameters than it can have"));
@@ -326,13 +327,6 @@ fn is_fatal(body: &[u8]) -> bool {
     // `V` is never translated; servers before 9.6 have only `S`.
     let severity = field(body, b'V').or_else(|| field(body, b'S'));
     matches!(severity, Some(b"FATAL" | b"PANIC"))
-}
-
-/// A hash of a few bytes (FNV-1a).
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// A stream that is recorded as it passes.

@@ -92,34 +92,32 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// What the features of pool-core add: adapters, spans, metrics, serialization.
 fn features() -> anyhow::Result<()> {
-    let with = ["-p", "pool-core", "--all-features"];
-    let mut clippy = cargo(&["clippy", "--all-targets"]);
-    clippy.args(with).args(["--", "-D", "warnings"]);
-    steps::run(clippy)?;
-    let mut tests = cargo(&["test", "--lib", "--test", "it"]);
-    tests.args(with).arg("features::");
-    steps::run(tests)?;
-    let mut docs = cargo(&["test", "--doc"]);
-    docs.args(with);
-    steps::run(docs)
+    featured("pool-core", &[&["--lib", "--test", "it", "features::"]])
 }
 
 /// What the features of pool-postgres add: the layer for web services and the examples that use it.
 fn postgres_features() -> anyhow::Result<()> {
-    let with = ["-p", "pool-postgres", "--all-features"];
+    featured(
+        "pool-postgres",
+        &[
+            &["--lib", "--example", "axum_tested"],
+            &["--test", "it", "--", "types::", "web::", "service::"],
+        ],
+    )
+}
+
+/// Checks a package with all of its features, and runs these of its tests and all in its documentation.
+fn featured(package: &str, tests: &[&[&str]]) -> anyhow::Result<()> {
+    let with = ["-p", package, "--all-features"];
     let mut clippy = cargo(&["clippy", "--all-targets"]);
     clippy.args(with).args(["--", "-D", "warnings"]);
     steps::run(clippy)?;
-    let mut tests = cargo(&["test", "--lib", "--example", "axum_tested"]);
-    tests.args(with);
-    steps::run(tests)?;
-    let mut more = cargo(&["test", "--test", "it"]);
-    more.args(with)
-        .args(["--", "types::", "web::", "service::"]);
-    steps::run(more)?;
-    let mut docs = cargo(&["test", "--doc"]);
-    docs.args(with);
-    steps::run(docs)
+    for chosen in tests.iter().chain([&["--doc"][..]].iter()) {
+        let mut tests = cargo(&["test"]);
+        tests.args(with).args(*chosen);
+        steps::run(tests)?;
+    }
+    Ok(())
 }
 
 /// The models of the pool's protocol, over the code that ships.

@@ -20,6 +20,7 @@ use crate::connection::PgConnection;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::seeing::End;
 use crate::source::{Checkout, Guard, GuardRows};
+use crate::sql_text::may_begin_with;
 use crate::statements::Reuse;
 use crate::unnamed::Plan;
 use crate::wire::TransactionStatus;
@@ -541,11 +542,7 @@ fn text_rows(messages: Vec<SimpleQueryMessage>) -> GuardRows {
 
 /// Whether a statement by itself may end a transaction, so that nobody knows where it stands if the answer is lost.
 pub(super) fn may_end_transaction(sql: &str) -> bool {
-    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic());
-    let word = word.into_iter().next().unwrap_or("");
-    ["commit", "end", "prepare", ""]
-        .iter()
-        .any(|ends| word.eq_ignore_ascii_case(ends))
+    may_begin_with(sql, &["commit", "end", "prepare"])
 }
 
 /// Whether the error says that a prepared statement no longer fits its tables, or is gone.

@@ -8,6 +8,7 @@ use std::panic::Location;
 
 use super::Session;
 use crate::error::{Error, ErrorKind};
+use crate::sql_text::quote_identifier;
 
 const SET_LOCAL: &str = "SELECT set_config($1, $2, true)";
 
@@ -82,11 +83,6 @@ impl Session {
     }
 }
 
-/// A name as SQL takes it, whatever is in it.
-pub(crate) fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// What a factory sets for each of its transactions, as SQL that follows `BEGIN`.
 #[derive(Clone, Default)]
 pub(crate) struct Locals {
@@ -148,8 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_and_identifiers_end_where_they_should() {
+    fn a_literal_ends_where_it_should() {
         assert_eq!(quote_literal(r"a'b\'; --"), r"E'a''b\\''; --'");
-        assert_eq!(quote_identifier("a\"; --"), "\"a\"\"; --\"");
     }
 }
