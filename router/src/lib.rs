@@ -101,6 +101,8 @@ pub mod plan;
 mod proof;
 pub mod request;
 mod route;
+#[cfg(test)]
+mod runbook;
 mod sample;
 mod shared;
 mod source;

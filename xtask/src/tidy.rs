@@ -1,7 +1,7 @@
 //! Rules of the house that no compiler knows.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -81,23 +81,26 @@ fn has_unsafe(text: &str) -> bool {
     })
 }
 
-/// Each test and model that `docs/guarantees.md` names in back quotes must exist.
+/// Each test and model that these pages name in back quotes, in a table, must exist.
+const PAGES: [&str; 2] = ["docs/guarantees.md", "docs/consistency.md"];
+
 fn missing_names(sources: &str) -> anyhow::Result<Vec<String>> {
-    let page = root().join("docs/guarantees.md");
-    if !Path::new(&page).is_file() {
-        return Ok(vec!["docs/guarantees.md is missing".to_owned()]);
+    let mut missing = Vec::new();
+    for page in PAGES {
+        let text = fs::read_to_string(root().join(page)).with_context(|| page.to_owned())?;
+        let rows = text.lines().filter(|line| line.starts_with('|'));
+        let names = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+        let tests = names.filter(|name| {
+            name.contains('_')
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        });
+        missing.extend(
+            tests
+                .filter(|name| !sources.contains(&format!("fn {name}(")))
+                .map(|name| format!("{page} names {name}, which does not exist")),
+        );
     }
-    let text = fs::read_to_string(page)?;
-    let rows = text.lines().filter(|line| line.starts_with('|'));
-    let names = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
-    let tests = names.filter(|name| {
-        name.contains('_')
-            && name
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-    });
-    let missing = tests.filter(|name| !sources.contains(&format!("fn {name}(")));
-    Ok(missing
-        .map(|name| format!("docs/guarantees.md names {name}, which does not exist"))
-        .collect())
+    Ok(missing)
 }
