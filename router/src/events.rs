@@ -49,6 +49,11 @@ pub enum EventKind {
         /// Which.
         node: Arc<str>,
     },
+    /// A node was the primary and is no longer. Its idle connections are closed, those in use when they come back.
+    Demoted {
+        /// Which.
+        node: Arc<str>,
+    },
     /// A write was refused as read-only (25006): the node may have changed its role, so all are looked at now.
     WriteRefused {
         /// By which.

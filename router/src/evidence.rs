@@ -31,8 +31,10 @@ pub enum Change {
     CameBack,
     /// The node no longer answers.
     WentAway,
-    /// This node is the primary now.
+    /// This node is the primary now, where another one was, or none since.
     Promoted,
+    /// The node of this index was the primary and is no longer.
+    Demoted(usize),
 }
 
 impl Evidence {
@@ -80,9 +82,14 @@ impl Evidence {
         }
         let before = self.view.nodes[node].sample.replace(sample);
         self.note_fork(node, before.as_ref());
+        let led = self.view.primary;
         if self.choose_primary() {
             changes.push(Change::Promoted);
         }
+        changes.extend(
+            led.filter(|led| self.view.primary != Some(*led))
+                .map(Change::Demoted),
+        );
         if self.view.primary == Some(node) {
             self.note_position(node);
         }
@@ -154,7 +161,8 @@ impl Evidence {
             .primary
             .filter(|primary| able.any(|index| index == *primary))
             .or(first);
-        let changed = chosen.is_some() && view.primary.is_some() && chosen != view.primary;
+        let was_led = view.timeline.is_some();
+        let changed = was_led && chosen.is_some() && chosen != view.primary;
         let before = (view.primary, view.timeline);
         view.timeline = highest;
         view.primary = chosen;
@@ -255,7 +263,7 @@ mod tests {
         evidence.answered(1, sample(Role::Replica, 1, 90));
         assert_eq!(evidence.view().primary, Some(0));
         let changes = evidence.answered(1, sample(Role::Primary, 2, 95));
-        assert_eq!(changes, [Change::Promoted]);
+        assert_eq!(changes, [Change::Promoted, Change::Demoted(0)]);
         let view = evidence.view();
         assert_eq!((view.primary, view.timeline), (Some(1), Some(2)));
         assert_eq!(
@@ -288,8 +296,12 @@ mod tests {
     fn a_primary_that_turns_up_as_a_replica_leaves_nobody_to_write_to() {
         let mut evidence = evidence(2);
         evidence.answered(0, sample(Role::Primary, 1, 100));
-        evidence.answered(0, sample(Role::Replica, 1, 100));
+        let changes = evidence.answered(0, sample(Role::Replica, 1, 100));
         assert_eq!(evidence.view().primary, None);
+        assert_eq!(changes, [Change::Demoted(0)]);
+        // The promotion of another one is news all the same.
+        let changes = evidence.answered(1, sample(Role::Primary, 2, 100));
+        assert_eq!(changes, [Change::CameBack, Change::Promoted]);
     }
 
     #[test]

@@ -38,6 +38,9 @@ fn every_event_stands_in_the_runbook() {
         EventKind::Promoted {
             node: Arc::clone(&node),
         },
+        EventKind::Demoted {
+            node: Arc::clone(&node),
+        },
         EventKind::WriteRefused {
             node: Arc::clone(&node),
         },
@@ -57,6 +60,7 @@ fn every_event_stands_in_the_runbook() {
             EventKind::CameBack { .. } => "CameBack",
             EventKind::WentAway { .. } => "WentAway",
             EventKind::Promoted { .. } => "Promoted",
+            EventKind::Demoted { .. } => "Demoted",
             EventKind::WriteRefused { .. } => "WriteRefused",
             EventKind::Drained { .. } => "Drained",
             EventKind::Resumed { .. } => "Resumed",

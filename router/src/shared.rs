@@ -122,6 +122,14 @@ impl Shared {
                         self.teller.tell(EventKind::Promoted { node });
                     }
                 }
+                Change::Demoted(led) => {
+                    // What was opened to a primary is not used again: idle connections close now, those in use
+                    // when they come back.
+                    let parts = &self.nodes[led];
+                    parts.engine.dispose();
+                    let node = Arc::clone(&parts.name);
+                    self.teller.tell(EventKind::Demoted { node });
+                }
             }
         }
         self.nodes[node].looked();

@@ -12,9 +12,14 @@ async fn after_a_promotion_the_lower_timeline_gets_neither_reads_nor_writes() {
     new.wait_until_caught_up(old).await.expect("caught up");
     db.health().await; // The monitor has seen it replayed.
 
+    assert!(db.status().nodes[0].pool.idle > 0);
     new.promote().await.expect("promoted");
     wait_for_status(&db, "the primary is another", |status| {
         status.primary == Some(1)
+    })
+    .await;
+    wait_for_status(&db, "no connection to the old primary is kept", |status| {
+        status.nodes[0].pool.idle == 0
     })
     .await;
     let after = note(&db, "after").await.token.expect("a token");
