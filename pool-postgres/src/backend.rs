@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pool_core::{Backend, Failure, Health, HookFuture, When};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,6 +37,10 @@ pub struct PgBackend {
     conduct: Arc<Conduct>,
     schema: Arc<Schema>,
     seeing: Arc<Seeing>,
+    /// How many connections were opened.
+    opened: Arc<AtomicU64>,
+    /// How many of them had been when a standby last refused a write. Of those, the ones to a standby fail their ping.
+    demoted: Arc<AtomicU64>,
 }
 
 impl PgBackend {
@@ -49,7 +54,15 @@ impl PgBackend {
             tally: Arc::default(),
             conduct: Arc::new(conduct),
             schema: Arc::default(),
+            opened: Arc::default(),
+            demoted: Arc::default(),
         }
+    }
+
+    /// Whether a connection leads to a standby, and is of those that were open when one refused a write.
+    fn leads_to_a_standby(&self, conn: &PgConnection) -> bool {
+        // Ordering: Relaxed; a hint that a ping may as well learn a moment later.
+        conn.number() <= self.demoted.load(Ordering::Relaxed) && conn.in_hot_standby() == Some(true)
     }
 
     /// Connects to the same place; what the server notifies of goes to `inbox`.
@@ -63,6 +76,8 @@ impl PgBackend {
             conduct: Arc::clone(&self.conduct),
             schema: Arc::clone(&self.schema),
             seeing: Arc::clone(&self.seeing),
+            opened: Arc::clone(&self.opened),
+            demoted: Arc::clone(&self.demoted),
         }
     }
 
@@ -140,6 +155,8 @@ impl PgBackend {
             target: Arc::clone(&self.target),
             place: place.clone(),
             encryption,
+            // Ordering: as in `leads_to_a_standby`.
+            number: self.opened.fetch_add(1, Ordering::Relaxed) + 1,
         };
         let server = match place {
             Place::Tcp { host, port, .. } => Some((host.clone(), *port)),
@@ -226,6 +243,10 @@ impl Backend for PgBackend {
     }
 
     async fn ping(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        if self.leads_to_a_standby(conn) {
+            let why = "the server is a standby now, and refused a write";
+            return Err(Error::new(ErrorKind::ReadOnly, why));
+        }
         let untouched = conn.is_untouched();
         // Some poolers trip over an empty query.
         let nothing = if self.target.pooled { "SELECT 1" } else { "" };
@@ -266,6 +287,13 @@ impl Backend for PgBackend {
             | ErrorKind::Url => Failure::Permanent,
             ErrorKind::TooManyConnections => Failure::Full,
             ErrorKind::ConnectionLost | ErrorKind::OutcomeUnknown => Failure::Generation,
+            // Reported only where a standby refused who meant to write.
+            ErrorKind::ReadOnly => {
+                // Ordering: as in `leads_to_a_standby`.
+                let opened = self.opened.load(Ordering::Relaxed);
+                self.demoted.store(opened, Ordering::Relaxed);
+                Failure::Generation
+            }
             _ => Failure::Transient,
         }
     }

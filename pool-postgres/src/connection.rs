@@ -54,6 +54,8 @@ pub(crate) struct Way {
     pub(crate) target: Arc<Target>,
     pub(crate) place: Place,
     pub(crate) encryption: Encryption,
+    /// Which connection of its backend it is, from 1 in the order of opening.
+    pub(crate) number: u64,
 }
 
 impl PgConnection {
@@ -108,6 +110,17 @@ impl PgConnection {
     /// Whether the server was (or became) a standby, as far as it has told.
     pub fn in_hot_standby(&self) -> Option<bool> {
         self.wire.in_hot_standby()
+    }
+
+    /// Which connection of its backend it is, from 1.
+    pub(crate) fn number(&self) -> u64 {
+        self.way.number
+    }
+
+    /// Whether an error of a write says that the server is a standby. Where it was the primary before, its name leads
+    /// to another server by now, or will; every connection of its age is in the same case.
+    pub(crate) fn was_demoted(&self, error: &Error) -> bool {
+        error.kind() == ErrorKind::ReadOnly && self.in_hot_standby() == Some(true)
     }
 
     /// The client, for code of ours that says [`settled`](Self::settled) once it has all answers. If it is

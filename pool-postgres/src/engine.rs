@@ -357,7 +357,8 @@ fn noted(connection: &mut PooledConnection<'_, PgBackend>, error: Error) -> Erro
     connection.sight().end(End::Failed(&error));
     if error.connection_is_good() {
         connection.settled();
-    } else {
+    }
+    if !error.connection_is_good() || connection.was_demoted(&error) {
         connection.report(&error);
     }
     error

@@ -183,7 +183,7 @@ pub(crate) enum Lent {
 }
 
 impl Lent {
-    fn report(&mut self, error: &Error) {
+    pub(crate) fn report(&mut self, error: &Error) {
         match self {
             Self::Pooled(connection) => {
                 connection.report(error);

@@ -323,7 +323,7 @@ impl Session {
     /// Takes note of a statement's failure and passes it on.
     pub(crate) fn failure(&mut self, error: Error) -> Error {
         let error = self.lost(error, false);
-        let autocommit = self.options.autocommit;
+        let (autocommit, read_only) = (self.options.autocommit, self.options.read_only);
         let Some(open) = self.open() else {
             return error;
         };
@@ -333,6 +333,9 @@ impl Session {
             open.lease.connection.settled();
         }
         open.lease.failed(&error);
+        if !read_only && open.lease.connection.was_demoted(&error) {
+            open.lease.connection.report(&error);
+        }
         if autocommit {
             self.end_quietly();
         } else if !error.connection_is_good() {

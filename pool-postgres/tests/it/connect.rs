@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use pool_postgres::pool_core::{EventKind, GetOptions};
-use pool_postgres::{Engine, Error, ErrorKind, SslMode};
+use pool_postgres::{Engine, Error, ErrorKind, SessionOptions, SslMode};
 
-use crate::support::{builder, database};
+use crate::support::{builder, database, pid};
 
 async fn refused(engine: &Engine) -> Error {
     engine
@@ -250,6 +250,44 @@ async fn of_several_hosts_the_first_of_the_wanted_kind_is_used() {
             .unwrap_or_else(|error| panic!("{attrs}: {error}"));
         assert_eq!(row.get::<_, bool>(0), in_recovery, "{attrs}");
     }
+}
+
+#[tokio::test]
+async fn a_standby_that_refuses_a_write_loses_all_its_connections_and_a_refused_read_session_none()
+{
+    let cluster = testbed::shared_with_replicas().await.cluster();
+    let replica = cluster.replica(0);
+    let proxy = testbed::Proxy::before(cluster.primary().port())
+        .await
+        .expect("a proxy");
+    proxy.refuse(true);
+    let url = format!(
+        "postgresql://app:secret@127.0.0.1:{},127.0.0.1:{}/app?sslmode=disable",
+        proxy.port(),
+        replica.port()
+    );
+    let engine = builder(&url).build().expect("good settings");
+    let (mut first, mut second) = (engine.session(), engine.session());
+    let pids = [pid(&mut first).await, pid(&mut second).await];
+    first.close().await.expect("returned");
+    second.close().await.expect("returned");
+    // From here on the first name leads to a primary.
+    proxy.refuse(false);
+
+    let write = "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT pg_current_xact_id()";
+    let reads = SessionOptions::default().read_only();
+    let mut reading = engine.with_options(reads).session();
+    let error = reading.execute(write, &[]).await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    drop(reading);
+    let mut still = engine.session();
+    assert!(pids.contains(&pid(&mut still).await));
+
+    let error = still.execute(write, &[]).await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    drop(still);
+    let mut writing = engine.session();
+    writing.execute(write, &[]).await.expect("on the primary");
 }
 
 #[tokio::test]
