@@ -14,6 +14,7 @@ use pool_postgres::EngineBuilder;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::choose::Choosing;
 use crate::database::Database;
 use crate::error::StartError;
 use crate::evidence::Evidence;
@@ -21,7 +22,7 @@ use crate::link::Link;
 use crate::load::Load;
 use crate::monitor::{Monitor, chain};
 use crate::node::NodeParts;
-use crate::node_config::{Configure, NodeConfig};
+use crate::node_config::{self, Configure, NodeConfig};
 use crate::request::Consistency;
 use crate::sample::{Role, Sample};
 use crate::shared::Shared;
@@ -41,6 +42,7 @@ pub struct Builder {
     consistency: Consistency,
     required: Required,
     start_timeout: StartTimeout,
+    choosing: Choosing,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -148,6 +150,34 @@ impl Builder {
         self
     }
 
+    /// The zone that this service runs in. Default: none, and all replicas are alike.
+    ///
+    /// Reads go to replicas of the same zone ([`NodeConfig::zone`]) first. They spill over to the others while the best
+    /// of the near ones is more than twice as loaded as the best of the far ones, by latency times transactions under
+    /// way, and where no near one is fit; the primary stays the last. An empty name is none.
+    ///
+    /// ```no_run
+    /// use pool_router::{Database, NodeConfig};
+    ///
+    /// let builder = Database::builder()
+    ///     .primary("postgresql://app@db1/shop")
+    ///     .replica(NodeConfig::new("postgresql://app@db2/shop").zone("north"))
+    ///     .replica(NodeConfig::new("postgresql://app@db3/shop").zone("south"))
+    ///     .zone("south");
+    /// # let _ = builder;
+    /// ```
+    pub fn zone(mut self, name: impl AsRef<str>) -> Self {
+        self.choosing.zone = node_config::zone(name.as_ref());
+        self
+    }
+
+    /// How long a replica that was away and answers again takes to come to its full share of the reads: it begins with
+    /// a tenth of it. Default 10 seconds; zero gives it all at once. Where it is the only fit one it gets all of them.
+    pub fn slow_start(mut self, time: Duration) -> Self {
+        self.choosing.slow_start = time;
+        self
+    }
+
     /// How many replicas have to answer for [`connect`](Self::connect) to succeed. Default 0.
     pub fn min_replicas(mut self, replicas: usize) -> Self {
         self.required = Required::AtLeast(replicas);
@@ -247,7 +277,7 @@ impl Builder {
                 "starting without a replica; it joins once it answers"
             );
         }
-        let evidence = Evidence::new(system_identifier, loads(&nodes));
+        let evidence = self.evidence(Some(system_identifier), &nodes);
         Ok(start(nodes, firsts, evidence, self.consistency, limit).await)
     }
 
@@ -269,7 +299,7 @@ impl Builder {
             return Err(StartError::NoPrimary);
         }
         let nodes: Vec<_> = self.seats()?.into_iter().map(|seat| seat.node).collect();
-        let evidence = Evidence::new(None, loads(&nodes));
+        let evidence = self.evidence(None, &nodes);
         let StartTimeout(limit) = self.start_timeout;
         let shared = Arc::new(Shared::new(nodes, evidence, self.consistency, limit));
         let (stop, stopped) = watch::channel(false);
@@ -326,7 +356,17 @@ impl Builder {
         let watching = watching.build().map_err(settings)?;
         let load = Arc::new(Load::weighted(config.its_weight()));
         let address = config.address().map_err(settings)?;
-        Ok(NodeParts::new(address, name.into(), engine, watching, load))
+        let parts = NodeParts::new(address, name.into(), engine, watching, load);
+        Ok(parts.in_zone(config.its_zone()))
+    }
+
+    /// What is known of the nodes before any was looked at.
+    fn evidence(&self, system_identifier: Option<u64>, nodes: &[NodeParts]) -> Evidence {
+        let loads = nodes
+            .iter()
+            .map(|node| (Arc::clone(&node.name), Arc::clone(&node.load)));
+        let zones = nodes.iter().map(|node| node.zone.clone());
+        Evidence::new(system_identifier, loads).choosing(self.choosing.clone(), zones)
     }
 }
 
@@ -455,13 +495,6 @@ fn check_together(
         }
     }
     ours.ok_or(StartError::NoPrimary)
-}
-
-/// What the evidence has to know of the nodes from the start.
-fn loads(nodes: &[NodeParts]) -> impl Iterator<Item = (Arc<str>, Arc<Load>)> {
-    nodes
-        .iter()
-        .map(|node| (Arc::clone(&node.name), Arc::clone(&node.load)))
 }
 
 /// Begins to watch the nodes; without replicas there is nothing to watch.

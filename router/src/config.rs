@@ -14,7 +14,7 @@ use crate::node_config::{NodeConfig, mistake, with_options};
 use crate::request::Consistency;
 
 /// The settings that are the database's own, for a suggestion where a name is unknown.
-const KNOWN: [&str; 7] = [
+const KNOWN: [&str; 8] = [
     "url",
     "replica_urls",
     "node_urls",
@@ -22,6 +22,7 @@ const KNOWN: [&str; 7] = [
     "max_connections",
     "min_replicas",
     "start_timeout",
+    "zone",
 ];
 
 /// The nodes of a database and its settings, as variables or a configuration file give them.
@@ -35,12 +36,14 @@ const KNOWN: [&str; 7] = [
 /// | `max_connections` | how many connections all nodes' pools may have together; default no such limit |
 /// | `min_replicas` | how many replicas must answer at the start; default 0 |
 /// | `start_timeout` | how many seconds a node may take to answer at the start; default 5 |
+/// | `zone` | the zone that the service runs in ([`Builder::zone`](crate::Builder::zone)) |
 ///
 /// Any other name is an option of [`EngineConfig`], as `pool_size` or `password`, for every node; it overrides what a
 /// URL says.
 ///
 /// With the feature `serde`, a file holds the same names; `primary`, `replicas` and `nodes` are other names for the
-/// first three, and a node may be a table, of options of its own, its `url` and its `weight`:
+/// first three, and a node may be a table, of options of its own, its `url`, its `weight` and
+/// its `zone`:
 ///
 /// ```toml
 /// primary = "postgresql://app@db1/shop"
@@ -60,6 +63,7 @@ pub struct DatabaseConfig {
     max_connections: Option<usize>,
     min_replicas: Option<usize>,
     start_timeout: Option<Duration>,
+    zone: Option<String>,
 }
 
 impl DatabaseConfig {
@@ -133,6 +137,7 @@ impl DatabaseConfig {
             "max_connections" => self.max_connections = Some(number(value)?),
             "min_replicas" => self.min_replicas = Some(number(value)?),
             "start_timeout" => self.start_timeout = Some(seconds(value)?),
+            "zone" => self.zone = Some(value.to_owned()),
             _ => {
                 let option = (key.to_owned(), value.to_owned());
                 let checked = with_options(&EngineConfig::default(), std::slice::from_ref(&option));
@@ -169,6 +174,9 @@ impl DatabaseConfig {
         }
         if let Some(limit) = self.start_timeout {
             builder = builder.start_timeout(limit);
+        }
+        if let Some(zone) = self.zone {
+            builder = builder.zone(zone);
         }
         builder
     }
@@ -243,6 +251,7 @@ impl fmt::Debug for DatabaseConfig {
             .field("max_connections", &self.max_connections)
             .field("min_replicas", &self.min_replicas)
             .field("start_timeout", &self.start_timeout)
+            .field("zone", &self.zone)
             .finish()
     }
 }

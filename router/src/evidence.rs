@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::choose::Choosing;
 use crate::floor::Fork;
 use crate::load::Load;
 use crate::lsn::Lsn;
@@ -49,6 +50,8 @@ impl Evidence {
             answers: Answers::NotAsked,
             sample: None,
             as_of: None,
+            since: None,
+            zone: None,
             load,
         });
         Self {
@@ -61,8 +64,23 @@ impl Evidence {
                 forks: Vec::new(),
                 history: Arc::default(),
                 orders: Orders::default(),
+                choosing: Choosing::default(),
             },
         }
+    }
+
+    /// With what the choice among fit replicas goes by, and the zone of each node in turn.
+    #[must_use]
+    pub fn choosing(
+        mut self,
+        choosing: Choosing,
+        zones: impl IntoIterator<Item = Option<Arc<str>>>,
+    ) -> Self {
+        self.view.choosing = choosing;
+        for (node, zone) in self.view.nodes.iter_mut().zip(zones) {
+            node.zone = zone;
+        }
+        self
     }
 
     /// The state of affairs.
@@ -73,7 +91,11 @@ impl Evidence {
     /// A node answered.
     pub fn answered(&mut self, node: usize, sample: Sample) -> Vec<Change> {
         let mut changes = Vec::new();
-        if std::mem::replace(&mut self.view.nodes[node].answers, Answers::Yes) != Answers::Yes {
+        let before = std::mem::replace(&mut self.view.nodes[node].answers, Answers::Yes);
+        if before == Answers::No {
+            self.view.nodes[node].since = Some(sample.answered_at());
+        }
+        if before != Answers::Yes {
             changes.push(Change::CameBack);
         }
         self.view.nodes[node].load.answered(sample.round_trip);

@@ -78,6 +78,7 @@
 //! [`request::Request`] and the time.
 
 mod builder;
+pub mod choose;
 mod config;
 mod control;
 mod database;

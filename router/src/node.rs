@@ -20,6 +20,7 @@ pub(crate) struct NodeParts {
     /// Makes the monitor's connections; its pool opens none.
     pub(crate) watching: Engine,
     pub(crate) load: Arc<Load>,
+    pub(crate) zone: Option<Arc<str>>,
     pub(crate) tally: Arc<Tally>,
     /// Rung to have the monitor look at once.
     pub(crate) look: Notify,
@@ -53,12 +54,17 @@ impl NodeParts {
             engine,
             watching,
             load,
+            zone: None,
             tally: Arc::default(),
             look: Notify::new(),
             looks: watch::Sender::new(0),
             left: Notify::new(),
             quiet: Notify::new(),
         }
+    }
+
+    pub(crate) fn in_zone(self, zone: Option<Arc<str>>) -> Self {
+        Self { zone, ..self }
     }
 
     /// Takes a connection from the node's pool.

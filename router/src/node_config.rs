@@ -31,6 +31,7 @@ pub struct NodeConfig {
     address: Result<EngineConfig, Error>,
     configure: Vec<Configure>,
     weight: u32,
+    zone: Option<Arc<str>>,
 }
 
 impl NodeConfig {
@@ -44,6 +45,7 @@ impl NodeConfig {
             address,
             configure: Vec::new(),
             weight: 1,
+            zone: None,
         }
     }
 
@@ -52,6 +54,13 @@ impl NodeConfig {
     /// ([`Database::drain`](crate::Database::drain) keeps reads from a node).
     pub fn weight(mut self, weight: u32) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// The zone that it is in. Where the [`Builder`](crate::Builder::zone) names the same one, reads go to it before the
+    /// nodes of other zones. Default: none; so is an empty name.
+    pub fn zone(mut self, name: impl AsRef<str>) -> Self {
+        self.zone = zone(name.as_ref());
         self
     }
 
@@ -95,12 +104,21 @@ impl NodeConfig {
         self.weight
     }
 
+    pub(crate) fn its_zone(&self) -> Option<Arc<str>> {
+        self.zone.clone()
+    }
+
     /// Its engine's settings: those of every node, then its own.
     pub(crate) fn engine_builder(&self, every: &[Configure]) -> Result<EngineBuilder, Error> {
         let plain = Engine::from_config(self.address.clone()?);
         let all = every.iter().chain(&self.configure);
         Ok(all.fold(plain, |engine, configure| configure(engine)))
     }
+}
+
+/// A zone by its name; an empty one is none.
+pub(crate) fn zone(name: &str) -> Option<Arc<str>> {
+    (!name.is_empty()).then(|| name.into())
 }
 
 /// The options with others over them, by way of their URL.
@@ -166,6 +184,7 @@ impl fmt::Debug for NodeConfig {
         f.debug_struct("NodeConfig")
             .field("address", &self.address)
             .field("weight", &self.weight)
+            .field("zone", &self.zone)
             .finish_non_exhaustive()
     }
 }

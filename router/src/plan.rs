@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use pool_postgres::{CommitToken, Strength};
 
+use crate::choose::order;
 use crate::floor::{TokenRefusal, floor_of};
 use crate::lsn::Lsn;
 use crate::orders::Reads;
@@ -118,7 +119,7 @@ pub fn plan(view: &View, request: &Request, now: Instant, chance: u64) -> Result
                 Err(reason) => plan.pass(Some(index), reason),
             }
         }
-        prefer_the_less_loaded(view, &mut plan.candidates, chance);
+        order(view, &mut plan.candidates, now, chance);
         match perhaps {
             // What is sure comes first; beside it a try that may cost a round trip is not worth making.
             Some(_) if !plan.candidates.is_empty() => plan.pass(perhaps, Reason::BehindToken),
@@ -288,27 +289,6 @@ fn better(view: &View, index: usize, than: Option<usize>) -> bool {
     than.is_none_or(|than| position(index) > position(than))
 }
 
-/// Puts the less loaded of two drawn candidates first and the other second.
-fn prefer_the_less_loaded(view: &View, candidates: &mut [Candidate], chance: u64) {
-    let count = candidates.len();
-    if count < 2 {
-        return;
-    }
-    // Each half of the number is scaled to the range: uniform to within one part in 2^32 per candidate.
-    let draw = |half: u64, range: usize| usize::try_from((half * range as u64) >> 32).unwrap_or(0);
-    candidates.swap(0, draw(chance & 0xFFFF_FFFF, count));
-    candidates.swap(1, 1 + draw(chance >> 32, count - 1));
-    // Now and then the first drawn is taken as it is: a node that was slow once, or was never asked, would
-    // otherwise keep its bad name for ever, for only answers make it better.
-    if (chance >> 60) == 0 {
-        return;
-    }
-    let score = |candidate: &Candidate| view.nodes[candidate.node].load.score();
-    if score(&candidates[1]) < score(&candidates[0]) {
-        candidates.swap(0, 1);
-    }
-}
-
 fn no_primary(view: &View) -> Refusal {
     let what = |node: &Node| match (node.answers, &node.sample) {
         (Answers::No, _) => "does not answer",
@@ -328,5 +308,7 @@ fn no_primary(view: &View) -> Refusal {
     )
 }
 
+#[cfg(test)]
+mod promises;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::choose::Choosing;
 use crate::floor::Fork;
 use crate::history::History;
 use crate::lag::Lag;
@@ -33,6 +34,8 @@ pub struct View {
     pub history: Arc<History>,
     /// What people have told the router to do.
     pub orders: Orders,
+    /// What the choice among fit replicas goes by, beside their loads.
+    pub choosing: Choosing,
 }
 
 /// One node.
@@ -46,6 +49,10 @@ pub struct Node {
     pub sample: Option<Sample>,
     /// The moment whose data it shows, at least. `None` where that is not known.
     pub as_of: Option<Instant>,
+    /// Since when it answers again, if it ever went away.
+    pub since: Option<Instant>,
+    /// The zone that it is in, if that was said.
+    pub zone: Option<Arc<str>>,
     /// How busy it is.
     pub load: Arc<Load>,
 }

@@ -71,13 +71,17 @@ impl<'de> Visitor<'de> for Node {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NodeConfig, A::Error> {
-        let mut weight = None;
-        let options = WithoutWeight {
+        let (mut weight, mut zone) = (None, None);
+        let options = OfTheEngine {
             map,
             weight: &mut weight,
+            zone: &mut zone,
         };
         let address = EngineConfig::deserialize(MapAccessDeserializer::new(options))?;
-        let node = NodeConfig::from(address);
+        let mut node = NodeConfig::from(address);
+        if let Some(zone) = zone {
+            node = node.zone(zone);
+        }
         Ok(match weight {
             Some(weight) => node.weight(weight),
             None => node,
@@ -85,13 +89,14 @@ impl<'de> Visitor<'de> for Node {
     }
 }
 
-/// A node's table as its engine sees it: without the weight, which is kept.
-struct WithoutWeight<'a, A> {
+/// A node's table as its engine sees it: without the weight and the zone, which are kept.
+struct OfTheEngine<'a, A> {
     map: A,
     weight: &'a mut Option<u32>,
+    zone: &'a mut Option<String>,
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutWeight<'_, A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for OfTheEngine<'_, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: serde::de::DeserializeSeed<'de>>(
@@ -100,10 +105,10 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutWeight<'_, A> {
     ) -> Result<Option<K::Value>, A::Error> {
         use serde::de::IntoDeserializer as _;
         while let Some(key) = self.map.next_key::<String>()? {
-            if key == "weight" {
-                *self.weight = Some(self.map.next_value()?);
-            } else {
-                return seed.deserialize(key.into_deserializer()).map(Some);
+            match &*key {
+                "weight" => *self.weight = Some(self.map.next_value()?),
+                "zone" => *self.zone = Some(self.map.next_value()?),
+                _ => return seed.deserialize(key.into_deserializer()).map(Some),
             }
         }
         Ok(None)
@@ -174,8 +179,9 @@ mod tests {
             primary = "postgresql://app@db1/shop"
             replicas = [
                 "postgresql://app@db2/shop",
-                { url = "postgresql://app@db3/shop", pool_size = 20, weight = 2 },
+                { url = "postgresql://app@db3/shop", pool_size = 20, weight = 2, zone = "south" },
             ]
+            zone = "north"
             password = "hush"
             pool_pre_ping = true
             max_staleness = 2.5
@@ -184,10 +190,11 @@ mod tests {
         let config: DatabaseConfig = toml::from_str(text).expect("a good file");
         let shown = format!("{config:?}");
         assert!(
-            shown.contains("db3/shop?pool_size=20)), weight: 2"),
+            shown.contains("db3/shop?pool_size=20)), weight: 2, zone: Some(\"south\")"),
             "{shown}"
         );
         assert!(shown.contains("max_staleness: Some(2.5s)"), "{shown}");
+        assert!(shown.contains("zone: Some(\"north\")"), "{shown}");
         assert!(!shown.contains("hush"), "{shown}");
         let builder = format!("{:?}", config.builder());
         assert!(builder.contains("pool_pre_ping"), "{builder}");
