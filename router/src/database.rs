@@ -200,6 +200,7 @@ impl Database {
                 answers: node.answers,
                 lag: view.lag(index, now),
                 drained: view.orders.is_drained(index),
+                ejected: view.ejected(index, now),
                 lag_bytes,
                 pool: parts.engine.status(),
                 outstanding: parts.load.outstanding(),

@@ -44,6 +44,13 @@ pub enum EventKind {
         /// What was seen, with its causes.
         why: String,
     },
+    /// A replica that answers is out of rotation for a while: its connections keep being lost, or none can be had.
+    Ejected {
+        /// Which.
+        node: Arc<str>,
+        /// For how long.
+        time: Duration,
+    },
     /// Another node takes writes from now on.
     Promoted {
         /// Which.

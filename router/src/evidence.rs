@@ -8,13 +8,14 @@
 //! sight of the primary makes nobody else one.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::choose::Choosing;
 use crate::floor::Fork;
 use crate::load::Load;
 use crate::lsn::Lsn;
 use crate::orders::{Order, Orders};
+use crate::outliers::Outlier;
 use crate::sample::{Role, Sample};
 use crate::view::{Answers, Node, View};
 
@@ -22,6 +23,7 @@ use crate::view::{Answers, Node, View};
 #[derive(Clone, Debug)]
 pub struct Evidence {
     view: View,
+    outliers: Vec<Outlier>,
 }
 
 /// What a look at a node changed that is worth telling people.
@@ -45,18 +47,21 @@ impl Evidence {
         system_identifier: impl Into<Option<u64>>,
         nodes: impl IntoIterator<Item = (Arc<str>, Arc<Load>)>,
     ) -> Self {
-        let nodes = nodes.into_iter().map(|(name, load)| Node {
+        let node = |(name, load)| Node {
             name,
             answers: Answers::NotAsked,
             sample: None,
             as_of: None,
             since: None,
+            ejected_until: None,
             zone: None,
             load,
-        });
+        };
+        let nodes: Vec<_> = nodes.into_iter().map(node).collect();
         Self {
+            outliers: vec![Outlier::default(); nodes.len()],
             view: View {
-                nodes: nodes.collect(),
+                nodes,
                 primary: None,
                 system_identifier: system_identifier.into(),
                 timeline: None,
@@ -122,7 +127,36 @@ impl Evidence {
     /// A node did not answer, or a connection to it was lost.
     pub fn silent(&mut self, node: usize) -> Option<Change> {
         let before = std::mem::replace(&mut self.view.nodes[node].answers, Answers::No);
+        // What it comes back as is another matter; then it starts slowly.
+        self.outliers[node].went_away();
+        self.view.nodes[node].ejected_until = None;
         (before == Answers::Yes).then_some(Change::WentAway)
+    }
+
+    /// A connection to a node was lost, or none could be had; says how long the node is out of rotation, if it now is.
+    ///
+    /// Out go only replicas that answer, at most half of those at once: so never the last.
+    pub fn failed(&mut self, node: usize, now: Instant) -> Option<Duration> {
+        let view = &self.view;
+        if view.replica(node).is_err() || view.ejected(node, now).is_some() {
+            return None;
+        }
+        let outlier = self.outliers[node].failed(now);
+        let replicas = (0..view.nodes.len()).filter(|index| view.replica(*index).is_ok());
+        let (all, out) = replicas.fold((0, 0), |(all, out), index| {
+            (
+                all + 1,
+                out + usize::from(view.ejected(index, now).is_some()),
+            )
+        });
+        if !outlier || out + 1 > all / 2 {
+            return None;
+        }
+        let time = self.outliers[node].eject(now);
+        let end = now + time;
+        self.view.nodes[node].ejected_until = Some(end);
+        self.view.nodes[node].since = Some(end);
+        Some(time)
     }
 
     /// Somebody gave an order; says whether it changed anything.

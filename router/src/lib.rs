@@ -98,6 +98,7 @@ mod monitor;
 mod node;
 mod node_config;
 pub mod orders;
+mod outliers;
 pub mod plan;
 mod proof;
 pub mod request;

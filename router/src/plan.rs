@@ -106,18 +106,23 @@ pub fn plan(view: &View, request: &Request, now: Instant, chance: u64) -> Result
             } else {
                 asks.fit(view, index, now)
             };
+            let ejected = view.ejected(index, now).is_some();
             match fit {
+                Ok(Fit::Good) if ejected => plan.pass(Some(index), Reason::Ejected),
                 Ok(Fit::Good) => plan.candidates.push(Candidate {
                     node: index,
                     proof: asks.proof,
                 }),
-                Ok(Fit::Perhaps) if better(view, index, perhaps) => {
+                Ok(Fit::Perhaps) if !ejected && better(view, index, perhaps) => {
                     plan.pass(perhaps, Reason::BehindToken);
                     perhaps = Some(index);
                 }
                 Ok(Fit::Perhaps) => plan.pass(Some(index), Reason::BehindToken),
                 Err(reason) => plan.pass(Some(index), reason),
             }
+        }
+        if plan.candidates.is_empty() && perhaps.is_none() {
+            plan.take_the_ejected(asks.proof);
         }
         order(view, &mut plan.candidates, now, chance);
         match perhaps {
@@ -273,6 +278,19 @@ fn floor_in(view: &View, token: &CommitToken) -> Result<Option<Lsn>, TokenRefusa
 }
 
 impl Plan {
+    /// Where nobody else is fit, those that are out for their connections' sake are still before the primary.
+    fn take_the_ejected(&mut self, proof: Proof) {
+        let Self {
+            candidates,
+            passed_over,
+        } = self;
+        passed_over.retain(|(node, reason)| {
+            let ejected = *reason == Reason::Ejected;
+            candidates.extend(ejected.then_some(Candidate { node: *node, proof }));
+            !ejected
+        });
+    }
+
     fn pass(&mut self, node: Option<usize>, reason: Reason) {
         self.passed_over.extend(node.map(|node| (node, reason)));
     }

@@ -152,9 +152,13 @@ impl Route {
     /// A statement failed, with this SQLSTATE; `None` if no connection could be had or it was lost.
     ///
     /// What says something about the node has it looked at: a lost connection, or a write refused as read-only (25006).
+    /// A replica whose connections keep failing goes out of rotation for a while.
     pub fn failed(&self, sqlstate: Option<&str>, why: impl fmt::Display) {
         match sqlstate {
-            None => self.ride.lost(why.to_string()),
+            None => {
+                self.ride.lost(why.to_string());
+                self.ride.broke();
+            }
             Some(code) => self.ride.refused_as(code),
         }
     }

@@ -47,6 +47,10 @@ fn every_event_stands_in_the_runbook() {
         EventKind::Drained {
             node: Arc::clone(&node),
         },
+        EventKind::Ejected {
+            node: Arc::clone(&node),
+            time: Duration::ZERO,
+        },
         EventKind::Resumed { node },
         EventKind::Reads(Reads::Routed),
         EventKind::WritesSuspended {
@@ -63,6 +67,7 @@ fn every_event_stands_in_the_runbook() {
             EventKind::Demoted { .. } => "Demoted",
             EventKind::WriteRefused { .. } => "WriteRefused",
             EventKind::Drained { .. } => "Drained",
+            EventKind::Ejected { .. } => "Ejected",
             EventKind::Resumed { .. } => "Resumed",
             EventKind::Reads(_) => "Reads",
             EventKind::WritesSuspended { .. } => "WritesSuspended",

@@ -155,6 +155,19 @@ impl Shared {
         parts.looked();
     }
 
+    /// A connection to a node was lost, or none could be had, without a word from the server.
+    pub(crate) fn failed(&self, node: usize) {
+        if let Some(time) = self.change(|evidence| evidence.failed(node, Instant::now())) {
+            let node = Arc::clone(&self.nodes[node].name);
+            tracing::warn!(
+                node = &*node,
+                ?time,
+                "connections to the node keep failing: it is out of rotation for a while"
+            );
+            self.teller.tell(EventKind::Ejected { node, time });
+        }
+    }
+
     /// Where earlier timelines ended.
     pub(crate) fn forks(&self, forks: &[Fork]) {
         self.change(|evidence| forks.iter().for_each(|fork| evidence.fork(*fork)));

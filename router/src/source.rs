@@ -99,6 +99,9 @@ async fn lend(
     let connection = parts.connection(place).await.inspect_err(|error| {
         parts.tally.failed(error.to_string());
         shared.look_at(node);
+        if is_about_the_node(error) {
+            shared.failed(node);
+        }
     })?;
     let lease = Lease::new(connection);
     let lease = match (&kind, shared.view().system_identifier) {
@@ -174,6 +177,9 @@ impl ReadSource {
                 Err(NoConnection::Pool(error)) => {
                     parts.tally.failed(error.to_string());
                     shared.look_at(node);
+                    if is_about_the_node(&error) {
+                        shared.failed(node);
+                    }
                     last = Some(error);
                 }
                 Err(NoConnection::NodeLeft) => {}
@@ -200,6 +206,15 @@ fn is_the_callers_to_know(error: &Error) -> bool {
             | ErrorKind::PoolSuspended
             | ErrorKind::PoolClosed
     )
+}
+
+/// A connection that failed without a word from the server says something about the node.
+fn is_about_the_node(error: &Error) -> bool {
+    let failed = matches!(
+        error.kind(),
+        ErrorKind::Connect | ErrorKind::ConnectionLost | ErrorKind::PoolDown
+    );
+    failed && error.sqlstate().is_none()
 }
 
 /// The statement by which a node proves that it keeps the promise, and the verdict on its answer.
@@ -301,6 +316,11 @@ impl Ride {
         self.shared.look_at(self.node);
     }
 
+    /// A connection to the node was lost without a word from the server.
+    pub(crate) fn broke(&self) {
+        self.shared.failed(self.node);
+    }
+
     /// The node refused a statement with this SQLSTATE.
     pub(crate) fn refused_as(&self, sqlstate: &str) {
         if sqlstate == READ_ONLY && matches!(self.kind, Kind::Write { .. }) {
@@ -325,6 +345,9 @@ impl LeaseObserver for Ride {
         }
         if !error.connection_is_good() {
             self.lost(error.to_string());
+            if is_about_the_node(error) {
+                self.broke();
+            }
         }
         if let Some(code) = error.sqlstate() {
             self.refused_as(code);

@@ -46,6 +46,8 @@ pub struct NodeStatus {
     pub lag: Lag,
     /// Whether reads are kept away from it by order.
     pub drained: bool,
+    /// How long it is still out of rotation although it answers, if its connections kept failing.
+    pub ejected: Option<Duration>,
     /// How many bytes of log it lacks, by the last looks at it and at the primary.
     pub lag_bytes: Option<u64>,
     /// Its pool.
@@ -116,6 +118,9 @@ impl fmt::Display for NodeStatus {
             "{}: {}, {role}{drained}, {}; {reads} reads, {writes} writes, {refused} refused; {}",
             self.name, self.answers, self.lag, self.pool
         )?;
+        if let Some(left) = self.ejected {
+            write!(f, "; out for {left:.1?} more: its connections keep failing")?;
+        }
         for (reason, count) in passed_over {
             write!(f, "; {count} reads went to the primary instead: {reason}")?;
         }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::choose::Choosing;
 use crate::floor::Fork;
@@ -49,8 +49,10 @@ pub struct Node {
     pub sample: Option<Sample>,
     /// The moment whose data it shows, at least. `None` where that is not known.
     pub as_of: Option<Instant>,
-    /// Since when it answers again, if it ever went away.
+    /// Since when it answers again or is back in rotation, if it ever went away or was out.
     pub since: Option<Instant>,
+    /// Until when it is out of rotation although it answers, if its connections kept failing.
+    pub ejected_until: Option<Instant>,
     /// The zone that it is in, if that was said.
     pub zone: Option<Arc<str>>,
     /// How busy it is.
@@ -98,11 +100,13 @@ pub enum Reason {
     Drained,
     /// By order, all reads go to the primary.
     PrimaryOnly,
+    /// It answers, but connections to it keep being lost, or none can be had: it is out for a while.
+    Ejected,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers (`as usize`).
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NotSeen,
         Self::NotAnswering,
         Self::OtherCluster,
@@ -116,6 +120,7 @@ impl Reason {
         Self::NoConnection,
         Self::Drained,
         Self::PrimaryOnly,
+        Self::Ejected,
     ];
 }
 
@@ -135,6 +140,7 @@ impl fmt::Display for Reason {
             Self::NoConnection => "gave no connection",
             Self::Drained => "is drained",
             Self::PrimaryOnly => "all reads go to the primary by order",
+            Self::Ejected => "is out for a while: its connections keep failing",
         })
     }
 }
@@ -153,6 +159,14 @@ impl View {
     /// Whether reads can go anywhere but to the primary.
     pub fn has_replicas(&self) -> bool {
         self.nodes.len() > 1
+    }
+
+    /// How long a node is still out of rotation although it answers.
+    pub fn ejected(&self, node: usize, now: Instant) -> Option<Duration> {
+        let until = self.nodes[node].ejected_until?;
+        until
+            .checked_duration_since(now)
+            .filter(|left| !left.is_zero())
     }
 
     /// Whether a sample is of this cluster; of an unknown one none is.

@@ -29,7 +29,9 @@ enum Stay {
     Always,
     /// It went away before the last look.
     CameBack,
-    /// It went away after it.
+    /// Its connections keep failing.
+    Fails,
+    /// It went away after the last look.
     Silent,
 }
 
@@ -73,6 +75,7 @@ fn truth() -> impl Strategy<Value = Truth> {
     let stay = prop_oneof![
         7 => Just(Stay::Always),
         2 => Just(Stay::CameBack),
+        2 => Just(Stay::Fails),
         1 => Just(Stay::Silent),
     ];
     let rest = (stay, seldom(), any::<bool>(), 0..4_u32);
@@ -149,6 +152,9 @@ fn seen(replicas: &[Truth], zone: bool, primary_only: bool) -> (View, Instant) {
             evidence.silent(node);
         }
         evidence.answered(node, sample);
+        if truth.stay == Stay::Fails {
+            let _ = (0..9).find_map(|_| evidence.failed(node, now));
+        }
         if truth.stay == Stay::Silent {
             evidence.silent(node);
         }
@@ -190,6 +196,8 @@ proptest! {
         prop_assert!(all.into_iter().eq(0..asked), "{:?}", plan);
 
         let mut guesses = 0;
+        let out = |node: usize| view.ejected(node, now).is_some();
+        let others = order.iter().any(|node| *node > 0 && !out(*node));
         for (node, truth) in (1..).zip(&replicas) {
             let place = plan.candidates.iter().position(|candidate| candidate.node == node);
             let serves = truth.serves() && !primary_only && avoid != Some(node);
@@ -202,10 +210,12 @@ proptest! {
                 }
                 _ => false,
             };
-            if fit {
+            // One that is out has to be there only where nobody else is.
+            if fit && !(out(node) && others) {
                 prop_assert!(place.is_some(), "node {} is fit: {:?}", node, plan);
             }
             let Some(place) = place else { continue };
+            prop_assert!(!(out(node) && others), "node {} is out: {:?}", node, plan);
             let proof = plan.candidates[place].proof;
             match consistency {
                 Consistency::Eventual => prop_assert_eq!(proof, Proof::Nothing),

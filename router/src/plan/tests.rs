@@ -372,3 +372,57 @@ fn what_is_ordered_keeps_reads_away_and_is_counted_as_such() {
         (vec![0], reasons.to_vec())
     );
 }
+
+impl Nodes {
+    /// Connections to a node fail, more than enough of them; says how long it is out.
+    fn fail(&mut self, node: usize) -> Option<Duration> {
+        (0..9).find_map(|_| self.evidence.failed(node, self.now))
+    }
+}
+
+#[test]
+fn a_replica_whose_connections_keep_failing_is_out_for_a_while() {
+    let mut nodes = Nodes::with_replicas(2).look(&[100, 100, 100]);
+    let time = nodes.fail(1).expect("it is out");
+    let out = nodes.plan(within(60));
+    assert_eq!(
+        (order(&out), out.passed_over),
+        (vec![2, 0], vec![(1, Reason::Ejected)])
+    );
+    nodes.now += time;
+    assert_eq!(order(&nodes.plan(within(60))).len(), 3, "back by itself");
+    nodes.fail(1).expect("out again");
+    nodes.evidence.silent(1);
+    let nodes = nodes.look(&[100, 100, 100]);
+    assert_eq!(
+        order(&nodes.plan(within(60))).len(),
+        3,
+        "a node that went away and came back is looked at anew"
+    );
+}
+
+#[test]
+fn at_most_half_of_the_replicas_that_answer_are_out_and_never_the_primary() {
+    let mut nodes = Nodes::with_replicas(5).look(&[100; 6]);
+    assert_eq!(nodes.fail(0), None, "the primary stays");
+    let out = [1, 2, 3].map(|node| nodes.fail(node).is_some());
+    assert_eq!(out, [true, true, false], "two of five");
+    assert_eq!(order(&nodes.plan(within(10))).len(), 4);
+    let mut one = Nodes::with_replicas(1).look(&[100, 100]);
+    assert_eq!(one.fail(1), None, "the only one stays");
+    let mut two = Nodes::with_replicas(2).look(&[100; 3]);
+    two.evidence.silent(2);
+    assert_eq!(two.fail(1), None, "the only one that answers stays");
+}
+
+#[test]
+fn a_replica_that_is_out_is_asked_before_the_primary_where_nobody_else_is_fit() {
+    let mut nodes = Nodes::with_replicas(2).look(&[100, 100, 100]);
+    nodes.fail(1).expect("it is out");
+    nodes.evidence.silent(2);
+    let plan = nodes.plan(within(10));
+    assert_eq!(
+        (order(&plan), plan.passed_over),
+        (vec![1, 0], vec![(2, Reason::NotAnswering)])
+    );
+}

@@ -100,3 +100,37 @@ async fn a_routed_write_waits_while_writes_are_suspended_and_reports_what_it_met
     let last = db.status().nodes[0].last_error.clone();
     assert_eq!(last.as_deref(), Some("connection reset"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_connections_keep_failing_is_out_and_an_event_says_so() {
+    let (_cluster, db) = routed(2).await;
+    let mut events = db.events();
+    let mut request = Request::new(Consistency::Eventual);
+    request.avoid = Some(2);
+    for _ in 0..5 {
+        let route = db.route(request).await.expect("a route");
+        assert_eq!(route.node(), 1);
+        route.failed(Some("57014"), "a slow statement says nothing about a node");
+        route.failed(None, "connection reset");
+    }
+    let event = events.next().await.expect("an event").kind;
+    let EventKind::Ejected { node, time } = event else {
+        panic!("{event:?}")
+    };
+    assert_eq!((&*node, time), ("replica 1", Duration::from_secs(10)));
+    for _ in 0..20 {
+        let route = db.route(Consistency::Eventual).await.expect("a route");
+        assert_eq!(route.node(), 2);
+    }
+    let status = db.status();
+    assert!(status.nodes[1].ejected.is_some_and(|left| left <= time));
+    assert!(
+        status.to_string().contains("its connections keep failing"),
+        "{status}"
+    );
+    let explained = db.explain(Consistency::Eventual).to_string();
+    assert!(
+        explained.contains("passed over: is out for a while"),
+        "{explained}"
+    );
+}
