@@ -54,6 +54,13 @@
 //! A node that has not answered for 400 ms is out of rotation and returns with its next answer. Without
 //! replicas no monitor runs and all reads go to the primary, as read-only transactions.
 //!
+//! # Which replica
+//!
+//! Of the fit ones two are drawn and the less loaded one is taken, by latency times transactions under way, divided by
+//! its [weight](NodeConfig::weight). Those of our own [zone](Builder::zone) come first while they are not far more
+//! loaded than the others. One that was away [starts slowly](Builder::slow_start). One whose connections keep failing
+//! though it answers its monitor is out for a while ([`EventKind::Ejected`]), at most half of them at once.
+//!
 //! # When the primary changes
 //!
 //! The node that takes writes is the primary on the highest timeline seen. An old primary that still runs

@@ -57,8 +57,8 @@ impl NodeConfig {
         self
     }
 
-    /// The zone that it is in. Where the [`Builder`](crate::Builder::zone) names the same one, reads go to it before the
-    /// nodes of other zones. Default: none; so is an empty name.
+    /// The zone that it is in. Where the [`Builder`](crate::Builder::zone) names the same one, reads go to it before
+    /// the nodes of other zones. Default: none; so is an empty name.
     pub fn zone(mut self, name: impl AsRef<str>) -> Self {
         self.zone = zone(name.as_ref());
         self
