@@ -14,7 +14,7 @@ use crate::builder::Builder;
 use crate::config::DatabaseConfig;
 use crate::lsn::Lsn;
 use crate::plan::plan;
-use crate::request::{Consistency, Request};
+use crate::request::{Consistency, ReadOptions, Request};
 use crate::shared::Shared;
 use crate::source::{OneNode, ReadSource, WriteSource};
 use crate::status::{DatabaseStatus, HealthReport, NodeStatus, ShutdownReport};
@@ -57,6 +57,14 @@ pub struct Database {
 pub(crate) struct Watchers {
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Watchers {
+    /// Waits until the monitors are told to stop: no more looks will come.
+    pub(crate) async fn stopped(&self) {
+        // An error would mean that the sender is gone, which we hold.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
 }
 
 /// A commit token, or none: what [`Database::read_after`] takes.
@@ -104,9 +112,9 @@ impl Database {
             _watchers: Arc::clone(&watchers),
         });
         let reads = Arc::new(ReadSource {
-            consistency: shared.consistency,
+            options: ReadOptions::new(shared.consistency),
             shared: Arc::clone(&shared),
-            _watchers: Arc::clone(&watchers),
+            watchers: Arc::clone(&watchers),
         });
         Self {
             shared,
@@ -148,9 +156,12 @@ impl Database {
         self.read_with(Consistency::BoundedStaleness(age))
     }
 
-    /// A read-only session with this promise.
-    pub fn read_with(&self, consistency: Consistency) -> Session {
-        self.sessions().read_with(consistency).session()
+    /// A read-only session with these options, or with a [`Consistency`] alone.
+    ///
+    /// What cannot be served fails with the session's first statement; so does a wait for a replica
+    /// ([`WaitPolicy`](crate::WaitPolicy)) happen there, which may be dropped at any point.
+    pub fn read_with(&self, options: impl Into<ReadOptions>) -> Session {
+        self.sessions().read_with(options).session()
     }
 
     /// A session on this very node, whatever its role and lag: for maintenance, and for looking at one replica.
@@ -307,15 +318,15 @@ impl Sessions<'_> {
         SessionFactory::from_source(Arc::clone(&self.database.reads), options)
     }
 
-    /// Read-only sessions with this promise.
-    pub fn read_with(&self, consistency: Consistency) -> SessionFactory {
+    /// Read-only sessions with these options, as [`Database::read_with`] makes them.
+    pub fn read_with(&self, options: impl Into<ReadOptions>) -> SessionFactory {
         let Database {
             shared, watchers, ..
         } = self.database;
         let source = ReadSource {
             shared: Arc::clone(shared),
-            consistency,
-            _watchers: Arc::clone(watchers),
+            options: options.into(),
+            watchers: Arc::clone(watchers),
         };
         SessionFactory::from_source(Arc::new(source), SessionOptions::default().read_only())
     }

@@ -37,12 +37,16 @@
 //! | [`Database::read`] | of at most 10 seconds of age, unless [`Builder::default_consistency`] says otherwise | a replica, else the primary |
 //! | [`Database::read_within`] | of at most that age | a replica, else the primary |
 //! | [`Database::read_after`] | everything up to the token's commit | a replica, else the primary |
+//! | [`Database::read_with`] [`Consistency::Monotonic`] | not older than the token's place in the log | a replica, else the primary |
 //! | [`Database::read_with`] [`Consistency::Strong`] | all that is committed | the primary |
 //! | [`Database::read_with`] [`Consistency::Eventual`] | of any known age | a replica, else the primary |
 //!
 //! A promise is proved on the connection that the read uses, by a statement that travels in front of `BEGIN`
 //! in the same flight: it costs no round trip, and it is answered before the transaction's snapshot is taken.
 //! A replica that cannot prove it costs one more flight, to the next candidate.
+//!
+//! [`ReadOptions`] says besides how long a read may wait for a replica to reach its token ([`WaitPolicy`]; by default
+//! not at all), and whether the primary may serve it.
 //!
 //! # How lag is known
 //!
@@ -118,6 +122,7 @@ mod source;
 mod status;
 mod tally;
 pub mod view;
+mod wait;
 mod which;
 
 pub use builder::Builder;
@@ -135,7 +140,7 @@ pub use lsn::{Lsn, NotAnLsn, WalGeometry};
 pub use node_config::NodeConfig;
 pub use orders::Reads;
 pub use proof::{Testimony, Unproved};
-pub use request::{Consistency, Request};
+pub use request::{Consistency, ReadOptions, Request, WaitPolicy};
 pub use route::Route;
 pub use sample::{Replay, Role, Sample};
 pub use status::{DatabaseStatus, HealthReport, NodeStatus, ShutdownReport};

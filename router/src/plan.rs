@@ -13,7 +13,7 @@ use crate::choose::order;
 use crate::floor::{TokenRefusal, floor_of};
 use crate::lsn::Lsn;
 use crate::orders::Reads;
-use crate::request::{Consistency, Request};
+use crate::request::{Consistency, Request, WaitPolicy};
 use crate::sample::Replay;
 use crate::view::{Answers, Node, Reason, View};
 
@@ -60,6 +60,82 @@ pub enum Refusal {
     Token(TokenRefusal),
     /// No node is known to be the primary; says of each what it is instead.
     NoPrimary(Vec<(String, &'static str)>),
+    /// The read may not go to the primary, and no replica can keep its promise.
+    PrimaryForbidden(NoReplica),
+}
+
+/// Why no replica could serve a read that may not go to the primary. `Display` names each and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NoReplica {
+    /// What the read promises.
+    pub consistency: Consistency,
+    /// The place that its token asks for, where it has one.
+    pub needed: Option<Lsn>,
+    /// The replicas; empty where there are none, or where only a primary could keep the promise.
+    pub replicas: Vec<Missed>,
+    /// How long the read might wait for one.
+    pub wait: WaitPolicy,
+}
+
+/// A replica that could not serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Missed {
+    /// Its name.
+    pub name: String,
+    /// Why not.
+    pub reason: Reason,
+    /// How far it had replayed when it was looked at last.
+    pub reached: Option<Lsn>,
+}
+
+impl NoReplica {
+    /// From what a plan has passed over.
+    pub(crate) fn new(view: &View, request: &Request, passed_over: &[(usize, Reason)]) -> Self {
+        let asks = Asks::of(view, request.consistency).ok();
+        let missed = passed_over.iter().map(|(index, reason)| {
+            let node = &view.nodes[*index];
+            Missed {
+                name: node.name.to_string(),
+                reason: *reason,
+                reached: node.sample.as_ref().and_then(|sample| sample.position),
+            }
+        });
+        Self {
+            consistency: request.consistency,
+            needed: asks.and_then(|asks| asks.floor),
+            replicas: missed.collect(),
+            wait: WaitPolicy::Never,
+        }
+    }
+}
+
+impl fmt::Display for NoReplica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the read of {} may not go to the primary, and no replica can serve it",
+            self.consistency
+        )?;
+        for (index, missed) in self.replicas.iter().enumerate() {
+            let before = if index == 0 { ":" } else { ";" };
+            write!(f, "{before} {} {}", missed.name, missed.reason)?;
+            if let (Some(needed), Some(reached)) = (self.needed, missed.reached) {
+                write!(f, " (stands at {reached}, has to be at {needed})")?;
+            }
+        }
+        match self.wait {
+            WaitPolicy::UpTo(limit) if self.needed.is_some() => write!(
+                f,
+                "; it may wait {limit:?}: let it wait longer, or allow the primary"
+            ),
+            _ if self.needed.is_some() => {
+                f.write_str("; allow the primary, or let the read wait (WaitPolicy::UpTo)")
+            }
+            _ => f.write_str("; allow the primary, or ask for less"),
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -74,6 +150,7 @@ impl fmt::Display for Refusal {
                 }
                 Ok(())
             }
+            Self::PrimaryForbidden(missed) => missed.fmt(f),
         }
     }
 }
@@ -148,6 +225,14 @@ pub fn plan(view: &View, request: &Request, now: Instant, chance: u64) -> Result
         plan.passed_over
             .extend(replicas.map(|index| (index, reason)));
     }
+    if request.forbid_primary {
+        return if plan.candidates.is_empty() {
+            let missed = NoReplica::new(view, request, &plan.passed_over);
+            Err(Refusal::PrimaryForbidden(missed))
+        } else {
+            Ok(plan)
+        };
+    }
     match view.primary {
         Some(node) => plan.candidates.push(Candidate {
             node,
@@ -168,23 +253,27 @@ pub fn plan_write(view: &View) -> Result<usize, Refusal> {
 }
 
 /// What a read asks of nodes.
-struct Asks {
+pub(crate) struct Asks {
     /// Whether a replica can keep the promise at all.
-    replicas: bool,
+    pub(crate) replicas: bool,
     weak: bool,
     proof: Proof,
     primary_proof: Proof,
     oldest: Option<Duration>,
-    floor: Option<Lsn>,
+    /// The place in the log that a node must have reached.
+    pub(crate) floor: Option<Lsn>,
 }
 
-enum Fit {
+/// What a node's last sample says of it.
+pub(crate) enum Fit {
+    /// It can keep the promise.
     Good,
+    /// It could not then, and may have caught up since.
     Perhaps,
 }
 
 impl Asks {
-    fn of(view: &View, consistency: Consistency) -> Result<Self, Refusal> {
+    pub(crate) fn of(view: &View, consistency: Consistency) -> Result<Self, Refusal> {
         let nothing = Self {
             replicas: true,
             weak: false,
@@ -205,10 +294,13 @@ impl Asks {
                 primary_proof: Proof::Primary,
                 ..nothing
             },
-            Consistency::ReadYourWrites(token) => {
+            Consistency::ReadYourWrites(token) | Consistency::Monotonic(token) => {
                 let proof = Proof::Token(token);
                 let floor = floor_in(view, &token).map_err(Refusal::Token)?;
-                let weak = token.strength == Strength::Weak;
+                // The commit of a weak token may lie beyond its place; who only must not go back asks for no more
+                // than the place.
+                let weak = token.strength == Strength::Weak
+                    && matches!(consistency, Consistency::ReadYourWrites(_));
                 let replicas = floor.is_some() && !weak;
                 Self {
                     replicas,
@@ -223,7 +315,7 @@ impl Asks {
     }
 
     /// Whether a node can serve, by its last sample.
-    fn fit(&self, view: &View, index: usize, now: Instant) -> Result<Fit, Reason> {
+    pub(crate) fn fit(&self, view: &View, index: usize, now: Instant) -> Result<Fit, Reason> {
         let sample = view.replica(index)?;
         if view.orders.is_drained(index) {
             return Err(Reason::Drained);

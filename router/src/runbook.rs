@@ -7,7 +7,8 @@ use crate::events::EventKind;
 use crate::floor::TokenRefusal;
 use crate::lsn::Lsn;
 use crate::orders::Reads;
-use crate::plan::Refusal;
+use crate::plan::{NoReplica, Refusal};
+use crate::request::{Consistency, WaitPolicy};
 use crate::view::Reason;
 
 const PAGE: &str = include_str!("../../docs/runbook.md");
@@ -93,7 +94,17 @@ fn every_refusal_of_a_session_stands_in_the_runbook_in_its_own_words() {
     let said = tokens
         .into_iter()
         .map(|refusal| Refusal::Token(refusal).to_string());
-    let said = said.chain([Refusal::NoPrimary(Vec::new()).to_string()]);
+    let forbidden = NoReplica {
+        consistency: Consistency::Strong,
+        needed: None,
+        replicas: Vec::new(),
+        wait: WaitPolicy::Never,
+    };
+    let others = [
+        Refusal::NoPrimary(Vec::new()),
+        Refusal::PrimaryForbidden(forbidden),
+    ];
+    let said = said.chain(others.iter().map(ToString::to_string));
     let rows: Vec<&str> = PAGE
         .lines()
         .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())

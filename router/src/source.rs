@@ -17,11 +17,12 @@ use crate::database::Watchers;
 use crate::error::RouteError;
 use crate::events::EventKind;
 use crate::node::{NoConnection, NodeParts};
-use crate::plan::{Candidate, Plan, Proof, Refusal, plan, plan_write};
+use crate::plan::{Candidate, NoReplica, Plan, Proof, Refusal, plan, plan_write};
 use crate::proof::{self, Testimony, Unproved};
-use crate::request::{Consistency, Request};
+use crate::request::{ReadOptions, Request, WaitPolicy};
 use crate::shared::{Shared, Writing};
 use crate::view::{Reason, View};
+use crate::wait;
 
 /// After so many refusals of one read only the primary is asked.
 const REFUSALS_BEFORE_PRIMARY: u32 = 2;
@@ -44,9 +45,9 @@ pub(crate) struct OneNode {
 /// Sends transactions to a node that can keep a promise.
 pub(crate) struct ReadSource {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) consistency: Consistency,
+    pub(crate) options: ReadOptions,
     /// A factory or a session that outlives the handle is watched for as long as it lives.
-    pub(crate) _watchers: Arc<Watchers>,
+    pub(crate) watchers: Arc<Watchers>,
 }
 
 impl ConnectionSource for WriteSource {
@@ -116,8 +117,8 @@ impl ConnectionSource for ReadSource {
         Box::pin(async move {
             let shared = &self.shared;
             shared.first_look().await;
-            shared.ask_for(self.consistency);
-            let mut wanted = Request::new(self.consistency);
+            shared.ask_for(self.options.consistency);
+            let mut wanted = Request::from(self.options);
             if let Some(RouteError::Unproved { node, why, .. }) =
                 request.refused.and_then(RouteError::behind)
             {
@@ -128,19 +129,44 @@ impl ConnectionSource for ReadSource {
                 wanted.avoid = Some(*node);
             }
             wanted.primary_only = request.attempt >= REFUSALS_BEFORE_PRIMARY;
+            if let WaitPolicy::UpTo(limit) = self.options.wait
+                && request.attempt == 0
+                && shared.is_watched()
+            {
+                wait::for_a_replica(shared, &self.watchers, &wanted, limit).await;
+            }
             let view = shared.view();
-            let plan = plan(&view, &wanted, Instant::now(), fastrand::u64(..)).map_err(refused)?;
-            self.carry_out(plan, &view, request.place).await
+            let plan = plan(&view, &wanted, Instant::now(), fastrand::u64(..))
+                .map_err(|refusal| self.refused(refusal, request.refused))?;
+            self.carry_out(plan, &view, &wanted, request.place).await
         })
     }
 }
 
 impl ReadSource {
+    /// The error of a refusal, with what is known here besides: how long the read might wait, and where the node stood
+    /// that has just failed to prove that it had reached the token.
+    fn refused(&self, refusal: Refusal, before: Option<&Error>) -> Error {
+        let Refusal::PrimaryForbidden(mut missed) = refusal else {
+            return refused(refusal);
+        };
+        missed.wait = self.options.wait;
+        if let Some(RouteError::Unproved { name, why, .. }) = before.and_then(RouteError::behind)
+            && let Unproved::Behind { reached, .. } = why
+            && let Some(node) = missed.replicas.iter_mut().find(|node| node.name == *name)
+        {
+            node.reason = Reason::BehindToken;
+            node.reached = Some(*reached);
+        }
+        refused(Refusal::PrimaryForbidden(missed))
+    }
+
     /// Tries the candidates in turn.
     async fn carry_out(
         &self,
         plan: Plan,
         view: &View,
+        wanted: &Request,
         place: &'static Location<'static>,
     ) -> Result<Lease, Error> {
         let shared = &self.shared;
@@ -188,11 +214,14 @@ impl ReadSource {
         }
         // Without an error every candidate left while we waited for it, and no primary is known.
         Err(last.unwrap_or_else(|| {
-            refused(
+            let refusal = if wanted.forbid_primary {
+                Refusal::PrimaryForbidden(NoReplica::new(view, wanted, &passed_over))
+            } else {
                 plan_write(view)
                     .err()
-                    .unwrap_or(Refusal::NoPrimary(Vec::new())),
-            )
+                    .unwrap_or(Refusal::NoPrimary(Vec::new()))
+            };
+            self.refused(refusal, None)
         }))
     }
 }

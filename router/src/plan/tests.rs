@@ -11,7 +11,7 @@ use crate::floor::TokenRefusal;
 use crate::load::Load;
 use crate::lsn::Lsn;
 use crate::orders::{Order, Reads};
-use crate::request::{Consistency, Request};
+use crate::request::{Consistency, ReadOptions, Request};
 use crate::sample::{Replay, Role, Sample};
 use crate::view::{Reason, View};
 
@@ -424,5 +424,49 @@ fn a_replica_that_is_out_is_asked_before_the_primary_where_nobody_else_is_fit() 
     assert_eq!(
         (order(&plan), plan.passed_over),
         (vec![1, 0], vec![(2, Reason::NotAnswering)])
+    );
+}
+
+fn monotonic(text: &str) -> Consistency {
+    Consistency::Monotonic(text.parse::<CommitToken>().expect("a well-formed token"))
+}
+
+#[test]
+fn a_monotonic_read_goes_to_a_replica_that_stands_at_its_token_be_it_weak() {
+    let nodes = Nodes::with_replicas(2)
+        .look(&[0x64, 0x64, 0x64])
+        .look(&[0xc8, 0xc8, 0x64]);
+    for strength in ["s", "w"] {
+        let plan = nodes.plan(monotonic(&format!("1.a.1.c8.{strength}")));
+        assert_eq!(order(&plan), [1, 0]);
+        assert!(matches!(plan.candidates[0].proof, Proof::Token(_)));
+        assert_eq!(plan.passed_over, [(2, Reason::BehindToken)]);
+    }
+}
+
+#[test]
+fn a_read_that_may_not_go_to_the_primary_is_refused_where_no_replica_serves() {
+    let nodes = Nodes::with_replicas(2)
+        .look(&[0x64, 0x64, 0x64])
+        .look(&[0xc8, 0x64, 0x64])
+        .look(&[0xc8, 0x64, 0x64])
+        .look(&[0xc8, 0x64, 0x64]);
+    let decide = |consistency| {
+        let options = ReadOptions::new(consistency).forbid_primary();
+        plan(&nodes.view(), &options.into(), nodes.now, 0)
+    };
+    assert_eq!(order(&decide(within(60)).expect("a plan")).len(), 2);
+    let refusal = decide(after("1.a.1.c8.s")).expect_err("refused");
+    assert_eq!(
+        refusal.to_string(),
+        "the read of everything up to 1.a.1.c8.s may not go to the primary, and no replica can serve it: node 1 has \
+         not replayed up to the token (stands at 0/64, has to be at 0/C8); node 2 has not replayed up to the token \
+         (stands at 0/64, has to be at 0/C8); allow the primary, or let the read wait (WaitPolicy::UpTo)"
+    );
+    let refusal = decide(Consistency::Strong).expect_err("refused");
+    assert_eq!(
+        refusal.to_string(),
+        "the read of what the primary has now may not go to the primary, and no replica can serve it; allow the \
+         primary, or ask for less"
     );
 }

@@ -4,6 +4,7 @@ mod control;
 mod failover;
 mod lag;
 mod nodes;
+mod options;
 mod rotation;
 mod route;
 mod start;
