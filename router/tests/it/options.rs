@@ -107,7 +107,7 @@ async fn monotonic_reads_never_go_back_while_nodes_alternate() {
     cluster.replica(1).pause_replay().await.expect("paused");
     let mut seen = 0;
     let mut ports = Vec::new();
-    for round in 1..=20 {
+    for round in 1..=8 {
         let token = token_of(&db, "again").await;
         for wait in [LONG, WaitPolicy::Never] {
             let options = ReadOptions::new(Consistency::Monotonic(token)).wait(wait);
