@@ -20,6 +20,9 @@ use crate::run_as::{Programs, tail};
 /// How long a server may take to become ready; a crowded machine that recovers from a crash needs a while.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
+/// What a server says that finds processes of the last one still at work.
+const MEMORY_IN_USE: &str = "pre-existing shared memory block";
+
 /// Between two looks at a process or at what it wrote.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(4);
 
@@ -31,7 +34,24 @@ pub(crate) struct Postmaster {
 
 impl Postmaster {
     /// Starts the server on `data` and returns once it accepts connections.
+    ///
+    /// Processes of a killed server end a moment after it. As long as one of them holds its memory a new server
+    /// refuses to start, so it is started again until they are gone.
     pub(crate) async fn start(programs: &Programs, node: &str, data: &Path) -> Result<Self, Error> {
+        let began = Instant::now();
+        loop {
+            match Self::start_once(programs, node, data).await {
+                Err(Error::NotStarted { log, .. })
+                    if log.contains(MEMORY_IN_USE) && began.elapsed() < START_LIMIT =>
+                {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn start_once(programs: &Programs, node: &str, data: &Path) -> Result<Self, Error> {
         let log_path = log_path(data);
         let log = File::options().create(true).append(true).open(&log_path);
         let log = log.map_err(Error::io("open", &log_path))?;

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::shared::text;
 
 #[tokio::test]
@@ -55,6 +58,45 @@ async fn a_killed_server_recovers_what_was_committed() {
     assert!(!node.is_running());
     node.start().await.unwrap();
     assert_eq!(text(&node.sql("SELECT n FROM t").await.unwrap()), "7");
+}
+
+#[tokio::test]
+async fn a_server_starts_once_the_last_process_of_its_killed_one_is_gone() {
+    let cluster = testbed::cluster().start().await.expect("a cluster");
+    let node = cluster.primary();
+    let pids = "SELECT split_part(pg_read_file('postmaster.pid'), chr(10), 1) || ' ' || pid \
+                FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+    let pids = text(&node.sql(pids).await.unwrap());
+    let pids: Vec<Pid> = pids
+        .split(' ')
+        .map(|pid| Pid::from_raw(pid.parse().unwrap()))
+        .collect();
+    let [postmaster, checkpointer] = pids[..] else {
+        panic!("two processes: {pids:?}")
+    };
+    // It keeps the server's memory, and notices nothing.
+    kill(checkpointer, Signal::SIGSTOP).unwrap();
+    kill(postmaster, Signal::SIGKILL).unwrap();
+    while node.is_running() {
+        tokio::task::yield_now().await;
+    }
+
+    let refused = || {
+        let log = std::fs::read_to_string(node.log_file()).unwrap();
+        log.contains("pre-existing shared memory block")
+    };
+    let start = node.start();
+    tokio::pin!(start);
+    while !refused() {
+        tokio::select! {
+            biased;
+            started = &mut start => panic!("started beside it: {started:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    kill(checkpointer, Signal::SIGKILL).unwrap();
+    start.await.unwrap();
+    assert_eq!(text(&node.sql("SELECT 1").await.unwrap()), "1");
 }
 
 #[tokio::test]
