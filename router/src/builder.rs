@@ -356,8 +356,15 @@ impl Builder {
         let watching = watching.build().map_err(settings)?;
         let load = Arc::new(Load::weighted(config.its_weight()));
         let address = config.address().map_err(settings)?;
-        let parts = NodeParts::new(address, name.into(), engine, watching, load);
-        Ok(parts.in_zone(config.its_zone()))
+        let zone = config.its_zone();
+        Ok(NodeParts::new(
+            address,
+            name.into(),
+            engine,
+            watching,
+            load,
+            zone,
+        ))
     }
 
     /// What is known of the nodes before any was looked at.

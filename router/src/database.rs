@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 
 use crate::builder::Builder;
 use crate::config::DatabaseConfig;
-use crate::lsn::Lsn;
 use crate::plan::plan;
 use crate::request::{Consistency, ReadOptions, Request};
 use crate::shared::Shared;
@@ -197,8 +196,7 @@ impl Database {
         let nodes = self.shared.nodes.iter().enumerate().map(|(index, parts)| {
             let node = &view.nodes[index];
             let sample = node.sample.as_ref();
-            let position: Option<Lsn> = sample.and_then(|sample| sample.position);
-            let lag_bytes = match (primary_at, position) {
+            let lag_bytes = match (primary_at, node.position()) {
                 _ if view.primary == Some(index) => Some(0),
                 (Some(primary), Some(ours)) if node.as_of.is_some() => {
                     Some(primary.bytes_since(ours))

@@ -141,7 +141,9 @@ impl Evidence {
         if view.replica(node).is_err() || view.ejected(node, now).is_some() {
             return None;
         }
-        let outlier = self.outliers[node].failed(now);
+        if !self.outliers[node].failed(now) {
+            return None;
+        }
         let replicas = (0..view.nodes.len()).filter(|index| view.replica(*index).is_ok());
         let (all, out) = replicas.fold((0, 0), |(all, out), index| {
             (
@@ -149,7 +151,7 @@ impl Evidence {
                 out + usize::from(view.ejected(index, now).is_some()),
             )
         });
-        if !outlier || out + 1 > all / 2 {
+        if out + 1 > all / 2 {
             return None;
         }
         let time = self.outliers[node].eject(now);

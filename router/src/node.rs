@@ -47,6 +47,7 @@ impl NodeParts {
         engine: Engine,
         watching: Engine,
         load: Arc<Load>,
+        zone: Option<Arc<str>>,
     ) -> Self {
         Self {
             name,
@@ -54,17 +55,13 @@ impl NodeParts {
             engine,
             watching,
             load,
-            zone: None,
+            zone,
             tally: Arc::default(),
             look: Notify::new(),
             looks: watch::Sender::new(0),
             left: Notify::new(),
             quiet: Notify::new(),
         }
-    }
-
-    pub(crate) fn in_zone(self, zone: Option<Arc<str>>) -> Self {
-        Self { zone, ..self }
     }
 
     /// Takes a connection from the node's pool.

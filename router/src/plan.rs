@@ -99,7 +99,7 @@ impl NoReplica {
             Missed {
                 name: node.name.to_string(),
                 reason: *reason,
-                reached: node.sample.as_ref().and_then(|sample| sample.position),
+                reached: node.position(),
             }
         });
         Self {
@@ -390,12 +390,7 @@ impl Plan {
 
 /// Of two replicas that may have caught up, the one that stands further.
 fn better(view: &View, index: usize, than: Option<usize>) -> bool {
-    let position = |index: usize| {
-        view.nodes[index]
-            .sample
-            .as_ref()
-            .and_then(|sample| sample.position)
-    };
+    let position = |index: usize| view.nodes[index].position();
     than.is_none_or(|than| position(index) > position(than))
 }
 

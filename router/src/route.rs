@@ -156,8 +156,8 @@ impl Route {
     pub fn failed(&self, sqlstate: Option<&str>, why: impl fmt::Display) {
         match sqlstate {
             None => {
-                self.ride.lost(why.to_string());
-                self.ride.broke();
+                let Ride { shared, node, .. } = &self.ride;
+                shared.lost(*node, why.to_string(), true);
             }
             Some(code) => self.ride.refused_as(code),
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use pool_postgres::{Error, ErrorKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -155,8 +156,27 @@ impl Shared {
         parts.looked();
     }
 
-    /// A connection to a node was lost, or none could be had, without a word from the server.
-    pub(crate) fn failed(&self, node: usize) {
+    /// A connection to a node was lost, or none could be had, with this error.
+    pub(crate) fn lost_by(&self, node: usize, error: &Error) {
+        let failed = matches!(
+            error.kind(),
+            ErrorKind::Connect | ErrorKind::ConnectionLost | ErrorKind::PoolDown
+        );
+        let without_a_word = failed && error.sqlstate().is_none();
+        self.lost(node, error.to_string(), without_a_word);
+    }
+
+    /// A connection to a node was lost, or none could be had. Without a word from the server that says something about
+    /// the node.
+    pub(crate) fn lost(&self, node: usize, why: String, without_a_word: bool) {
+        self.nodes[node].tally.failed(why);
+        self.look_at(node);
+        if without_a_word {
+            self.count_against(node);
+        }
+    }
+
+    fn count_against(&self, node: usize) {
         if let Some(time) = self.change(|evidence| evidence.failed(node, Instant::now())) {
             let node = Arc::clone(&self.nodes[node].name);
             tracing::warn!(

@@ -97,13 +97,8 @@ async fn lend(
     kind: Kind,
 ) -> Result<Lease, Error> {
     let parts = &shared.nodes[node];
-    let connection = parts.connection(place).await.inspect_err(|error| {
-        parts.tally.failed(error.to_string());
-        shared.look_at(node);
-        if is_about_the_node(error) {
-            shared.failed(node);
-        }
-    })?;
+    let taken = parts.connection(place).await;
+    let connection = taken.inspect_err(|error| shared.lost_by(node, error))?;
     let lease = Lease::new(connection);
     let lease = match (&kind, shared.view().system_identifier) {
         (Kind::Write { .. }, Some(system)) => lease.with_token(system),
@@ -201,11 +196,7 @@ impl ReadSource {
                     return Err(error);
                 }
                 Err(NoConnection::Pool(error)) => {
-                    parts.tally.failed(error.to_string());
-                    shared.look_at(node);
-                    if is_about_the_node(&error) {
-                        shared.failed(node);
-                    }
+                    shared.lost_by(node, &error);
                     last = Some(error);
                 }
                 Err(NoConnection::NodeLeft) => {}
@@ -235,15 +226,6 @@ fn is_the_callers_to_know(error: &Error) -> bool {
             | ErrorKind::PoolSuspended
             | ErrorKind::PoolClosed
     )
-}
-
-/// A connection that failed without a word from the server says something about the node.
-fn is_about_the_node(error: &Error) -> bool {
-    let failed = matches!(
-        error.kind(),
-        ErrorKind::Connect | ErrorKind::ConnectionLost | ErrorKind::PoolDown
-    );
-    failed && error.sqlstate().is_none()
 }
 
 /// The statement by which a node proves that it keeps the promise, and the verdict on its answer.
@@ -339,17 +321,6 @@ impl Ride {
             .store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// A connection to the node was lost, or none could be had.
-    pub(crate) fn lost(&self, why: String) {
-        self.parts().tally.failed(why);
-        self.shared.look_at(self.node);
-    }
-
-    /// A connection to the node was lost without a word from the server.
-    pub(crate) fn broke(&self) {
-        self.shared.failed(self.node);
-    }
-
     /// The node refused a statement with this SQLSTATE.
     pub(crate) fn refused_as(&self, sqlstate: &str) {
         if sqlstate == READ_ONLY && matches!(self.kind, Kind::Write { .. }) {
@@ -373,10 +344,7 @@ impl LeaseObserver for Ride {
             return;
         }
         if !error.connection_is_good() {
-            self.lost(error.to_string());
-            if is_about_the_node(error) {
-                self.broke();
-            }
+            self.shared.lost_by(self.node, error);
         }
         if let Some(code) = error.sqlstate() {
             self.refused_as(code);

@@ -12,6 +12,7 @@ use crate::floor::Fork;
 use crate::history::History;
 use crate::lag::Lag;
 use crate::load::Load;
+use crate::lsn::Lsn;
 use crate::orders::Orders;
 use crate::sample::{Role, Sample};
 
@@ -155,6 +156,13 @@ impl fmt::Display for Answers {
     }
 }
 
+impl Node {
+    /// Where it stood when it was looked at last: flushed on a primary, replayed on a replica.
+    pub fn position(&self) -> Option<Lsn> {
+        self.sample.as_ref().and_then(|sample| sample.position)
+    }
+}
+
 impl View {
     /// Whether reads can go anywhere but to the primary.
     pub fn has_replicas(&self) -> bool {
@@ -180,8 +188,7 @@ impl View {
             return Lag::Fresh;
         }
         let node = &self.nodes[node];
-        let replayed = node.sample.as_ref().and_then(|sample| sample.position);
-        Lag::of(replayed, node.as_of, &self.history, now)
+        Lag::of(node.position(), node.as_of, &self.history, now)
     }
 
     /// Whether a node takes reads at all: it answers, it is a replica, and it is of the primary's cluster and
