@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use pool_core::{Backend, Failure, Health, HookFuture, When};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,6 +11,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use crate::address::{Place, Target};
 use crate::conduct::Conduct;
 use crate::connection::{PgConnection, Way};
+use crate::demotion::Demotions;
 use crate::dial::Encryption;
 use crate::error::{Error, ErrorKind};
 use crate::listen::Inbox;
@@ -37,10 +37,7 @@ pub struct PgBackend {
     conduct: Arc<Conduct>,
     schema: Arc<Schema>,
     seeing: Arc<Seeing>,
-    /// How many connections were opened.
-    opened: Arc<AtomicU64>,
-    /// How many of them had been when a standby last refused a write. Of those, the ones to a standby fail their ping.
-    demoted: Arc<AtomicU64>,
+    demotions: Arc<Demotions>,
 }
 
 impl PgBackend {
@@ -54,15 +51,8 @@ impl PgBackend {
             tally: Arc::default(),
             conduct: Arc::new(conduct),
             schema: Arc::default(),
-            opened: Arc::default(),
-            demoted: Arc::default(),
+            demotions: Arc::default(),
         }
-    }
-
-    /// Whether a connection leads to a standby, and is of those that were open when one refused a write.
-    fn leads_to_a_standby(&self, conn: &PgConnection) -> bool {
-        // Ordering: Relaxed; a hint that a ping may as well learn a moment later.
-        conn.number() <= self.demoted.load(Ordering::Relaxed) && conn.in_hot_standby() == Some(true)
     }
 
     /// Connects to the same place; what the server notifies of goes to `inbox`.
@@ -76,8 +66,7 @@ impl PgBackend {
             conduct: Arc::clone(&self.conduct),
             schema: Arc::clone(&self.schema),
             seeing: Arc::clone(&self.seeing),
-            opened: Arc::clone(&self.opened),
-            demoted: Arc::clone(&self.demoted),
+            demotions: Arc::clone(&self.demotions),
         }
     }
 
@@ -155,8 +144,7 @@ impl PgBackend {
             target: Arc::clone(&self.target),
             place: place.clone(),
             encryption,
-            // Ordering: as in `leads_to_a_standby`.
-            number: self.opened.fetch_add(1, Ordering::Relaxed) + 1,
+            rank: self.demotions.rank(),
         };
         let server = match place {
             Place::Tcp { host, port, .. } => Some((host.clone(), *port)),
@@ -243,7 +231,7 @@ impl Backend for PgBackend {
     }
 
     async fn ping(&self, conn: &mut PgConnection) -> Result<(), Error> {
-        if self.leads_to_a_standby(conn) {
+        if conn.leads_to_a_standby() {
             let why = "the server is a standby now, and refused a write";
             return Err(Error::new(ErrorKind::ReadOnly, why));
         }
@@ -286,12 +274,8 @@ impl Backend for PgBackend {
             | ErrorKind::Config
             | ErrorKind::Url => Failure::Permanent,
             ErrorKind::TooManyConnections => Failure::Full,
-            ErrorKind::ConnectionLost | ErrorKind::OutcomeUnknown => Failure::Generation,
-            // Reported only where a standby refused who meant to write.
-            ErrorKind::ReadOnly => {
-                // Ordering: as in `leads_to_a_standby`.
-                let opened = self.opened.load(Ordering::Relaxed);
-                self.demoted.store(opened, Ordering::Relaxed);
+            // The last is reported only where a standby refused who meant to write.
+            ErrorKind::ConnectionLost | ErrorKind::OutcomeUnknown | ErrorKind::ReadOnly => {
                 Failure::Generation
             }
             _ => Failure::Transient,

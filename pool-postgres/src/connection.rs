@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Statement};
 
 use crate::address::{Place, Target};
 use crate::conduct::Conduct;
+use crate::demotion::Rank;
 use crate::dial::{Encryption, dial};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::seeing::{End, Sight};
@@ -54,8 +55,7 @@ pub(crate) struct Way {
     pub(crate) target: Arc<Target>,
     pub(crate) place: Place,
     pub(crate) encryption: Encryption,
-    /// Which connection of its backend it is, from 1 in the order of opening.
-    pub(crate) number: u64,
+    pub(crate) rank: Rank,
 }
 
 impl PgConnection {
@@ -112,15 +112,20 @@ impl PgConnection {
         self.wire.in_hot_standby()
     }
 
-    /// Which connection of its backend it is, from 1.
-    pub(crate) fn number(&self) -> u64 {
-        self.way.number
+    /// Whether the error of one who meant to write says that the server is a standby; takes note of it if so. Where it
+    /// was the primary before, its name leads to another server by now, or will; every connection of its age is in the
+    /// same case.
+    pub(crate) fn was_demoted(&self, error: &Error) -> bool {
+        let demoted = error.kind() == ErrorKind::ReadOnly && self.in_hot_standby() == Some(true);
+        if demoted {
+            self.way.rank.refused();
+        }
+        demoted
     }
 
-    /// Whether an error of a write says that the server is a standby. Where it was the primary before, its name leads
-    /// to another server by now, or will; every connection of its age is in the same case.
-    pub(crate) fn was_demoted(&self, error: &Error) -> bool {
-        error.kind() == ErrorKind::ReadOnly && self.in_hot_standby() == Some(true)
+    /// Whether it leads to a standby, and is of those that were open when one refused a write.
+    pub(crate) fn leads_to_a_standby(&self) -> bool {
+        self.way.rank.was_there() && self.in_hot_standby() == Some(true)
     }
 
     /// The client, for code of ours that says [`settled`](Self::settled) once it has all answers. If it is

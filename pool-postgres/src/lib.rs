@@ -51,6 +51,7 @@ mod committed;
 mod conduct;
 mod connection;
 mod copy;
+mod demotion;
 mod dial;
 mod engine;
 mod error;
