@@ -96,21 +96,25 @@ fn truth() -> impl Strategy<Value = Truth> {
 }
 
 fn asked() -> impl Strategy<Value = Consistency> {
-    let token = (1..=u64::from(LOOKS) * 110, prop::bool::weighted(0.1));
+    let token =
+        (1..=u64::from(LOOKS) * 110, prop::bool::weighted(0.1)).prop_map(|(position, weak)| {
+            CommitToken {
+                system_identifier: SYSTEM,
+                timeline: 1,
+                position,
+                strength: if weak {
+                    Strength::Weak
+                } else {
+                    Strength::Strong
+                },
+            }
+        });
     prop_oneof![
         Just(Consistency::Eventual),
         Just(Consistency::Strong),
         (0..10_u32).prop_map(|seconds| Consistency::BoundedStaleness(seconds * SECOND)),
-        token.prop_map(|(position, weak)| Consistency::ReadYourWrites(CommitToken {
-            system_identifier: SYSTEM,
-            timeline: 1,
-            position,
-            strength: if weak {
-                Strength::Weak
-            } else {
-                Strength::Strong
-            },
-        })),
+        token.clone().prop_map(Consistency::ReadYourWrites),
+        token.prop_map(Consistency::Monotonic),
     ]
 }
 
@@ -208,7 +212,10 @@ proptest! {
                     token.strength == Strength::Strong
                         && truth.position.is_some_and(|position| position >= token.position)
                 }
-                _ => false,
+                Consistency::Monotonic(token) => {
+                    truth.position.is_some_and(|position| position >= token.position)
+                }
+                Consistency::Strong => false,
             };
             // One that is out has to be there only where nobody else is.
             if fit && !(out(node) && others) {
@@ -220,12 +227,18 @@ proptest! {
             match consistency {
                 Consistency::Eventual => prop_assert_eq!(proof, Proof::Nothing),
                 Consistency::BoundedStaleness(bound) => prop_assert_eq!(proof, Proof::Age(bound)),
-                Consistency::ReadYourWrites(token) => prop_assert_eq!(proof, Proof::Token(token)),
-                _ => prop_assert!(false, "a strong read on a replica: {:?}", plan),
+                Consistency::ReadYourWrites(token) | Consistency::Monotonic(token) => {
+                    prop_assert_eq!(proof, Proof::Token(token));
+                }
+                Consistency::Strong => prop_assert!(false, "a strong read on a replica: {:?}", plan),
             }
             if !fit {
                 // Not sure to have reached the token: tried alone, with the proof, and only if it may have.
-                let guess = matches!(proof, Proof::Token(token) if token.strength == Strength::Strong);
+                let guess = match consistency {
+                    Consistency::ReadYourWrites(token) => token.strength == Strength::Strong,
+                    Consistency::Monotonic(_) => true,
+                    _ => false,
+                };
                 prop_assert!(serves && guess && !truth.paused, "node {} is unfit: {:?}", node, plan);
                 prop_assert_eq!(place, 0);
                 guesses += 1;
