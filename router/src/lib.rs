@@ -121,6 +121,7 @@ mod shared;
 mod source;
 mod status;
 mod tally;
+pub mod tenancy;
 pub mod view;
 mod wait;
 mod which;
