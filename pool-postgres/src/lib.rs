@@ -104,6 +104,7 @@ pub use shared::{SharedConnections, SharedOptions, SharedStatus};
 pub use source::{
     Checkout, CheckoutFuture, ConnectionSource, Guard, GuardRows, Lease, LeaseObserver,
 };
+pub use sql_text::{quote_identifier, quote_literal};
 pub use stream::RowStream;
 pub use tally::Counts;
 pub use token::{CommitToken, Strength, TokenError};

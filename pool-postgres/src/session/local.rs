@@ -8,7 +8,7 @@ use std::panic::Location;
 
 use super::Session;
 use crate::error::{Error, ErrorKind};
-use crate::sql_text::quote_identifier;
+use crate::sql_text::{quote_identifier, quote_literal};
 
 const SET_LOCAL: &str = "SELECT set_config($1, $2, true)";
 
@@ -131,20 +131,5 @@ impl Locals {
     /// What sets them, behind `BEGIN`.
     pub(super) fn sql(&self) -> &str {
         &self.sql
-    }
-}
-
-/// A text as SQL takes it, whatever is in it and however the server reads backslashes.
-fn quote_literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_literal_ends_where_it_should() {
-        assert_eq!(quote_literal(r"a'b\'; --"), r"E'a''b\\''; --'");
     }
 }
