@@ -14,6 +14,8 @@ pub(crate) struct Conduct {
     pub(crate) reset: ResetPolicy,
     /// How many prepared statements a connection keeps.
     pub(crate) statements: usize,
+    /// How many scopes with statements of their own a connection serves before it is closed.
+    pub(crate) most_scopes: usize,
     /// The longest message that is taken from the server, in bytes.
     pub(crate) longest_message: usize,
     /// Whether errors carry the parameters of their statements.
@@ -27,6 +29,7 @@ impl Default for Conduct {
         Self {
             reset: ResetPolicy::default(),
             statements: 256,
+            most_scopes: 256,
             longest_message: LONGEST_MESSAGE,
             show_parameters: false,
             seeing: seeing::Options::default(),

@@ -39,6 +39,8 @@ pub struct PgConnection {
     unsettled: AtomicBool,
     /// Its transaction's end is queued and need not be waited for.
     ended: AtomicBool,
+    /// It may carry what nobody else must get.
+    soiled: AtomicBool,
     /// How many requests had been written when it was last as new.
     clean_at: AtomicU64,
     /// The task that moves bytes between client and server.
@@ -76,6 +78,7 @@ impl PgConnection {
             conduct,
             unsettled: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            soiled: AtomicBool::new(false),
             task,
             gone,
             way,
@@ -293,8 +296,22 @@ impl PgConnection {
         !self.is_unsettled() && self.clean_at.load(Ordering::Relaxed) == self.wire.written()
     }
 
+    /// Has it made as new at its return, whatever the policy says.
+    pub(crate) fn demand_full_reset(&self) {
+        // Ordering: Relaxed, as in `unsettle`.
+        self.soiled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has to be made as new at its return.
+    pub(crate) fn needs_full_reset(&self) -> bool {
+        // Ordering: Relaxed, as in `unsettle`.
+        self.soiled.load(Ordering::Relaxed)
+    }
+
     /// Says that it is as new.
     pub(crate) fn is_clean(&self) {
+        // Ordering: Relaxed, as in `unsettle`.
+        self.soiled.store(false, Ordering::Relaxed);
         // Ordering: Relaxed, as in `unsettle`.
         self.clean_at.store(self.wire.written(), Ordering::Relaxed);
     }

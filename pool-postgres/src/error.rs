@@ -83,6 +83,9 @@ pub enum ErrorKind {
     Cancelled,
     /// A call that makes no sense where it was made.
     Usage,
+    /// A transaction could not be confined to its [`Scope`](crate::Scope): a setting did not take, or what has to be
+    /// true is not. Nothing of it ran.
+    Scope,
     /// Where connections come from failed (routing, tenancy): see the cause.
     Source,
     /// A commit token can't be honoured.

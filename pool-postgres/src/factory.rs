@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::retry::Retry;
-use crate::session::{IsolationLevel, Locals, Session, SessionOptions};
+use crate::session::{IsolationLevel, Locals, Scope, Session, SessionOptions};
 use crate::source::ConnectionSource;
 
 /// Makes sessions that take their connections from one source.
@@ -127,6 +127,22 @@ impl SessionFactory {
         locals.add(name, value);
         Self {
             locals: Some(Arc::new(locals)),
+            ..self.clone()
+        }
+    }
+
+    /// A factory whose transactions are confined to a [`Scope`]: what it sets and what it proves travel with `BEGIN` and
+    /// cost no round trip.
+    ///
+    /// There is one scope at most: confined again, to another one, all sessions of the factory fail with
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage).
+    pub fn with_scope(&self, scope: &Scope) -> Self {
+        let locals = match &self.locals {
+            Some(locals) => Arc::new(locals.confined(scope)),
+            None => Arc::clone(scope.locals()),
+        };
+        Self {
+            locals: Some(locals),
             ..self.clone()
         }
     }

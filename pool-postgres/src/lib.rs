@@ -98,7 +98,8 @@ pub use pool_core::{CloseReport, Holder, PrePing, Status, TimeSource};
 pub use retry::Retry;
 pub use row::FromRow;
 pub use session::{
-    Answer, IsolationLevel, Pipeline, Savepoint, Session, SessionOptions, UnknownIsolationLevel,
+    Answer, IsolationLevel, Pipeline, Savepoint, Scope, Session, SessionOptions,
+    UnknownIsolationLevel,
 };
 pub use shared::{SharedConnections, SharedOptions, SharedStatus};
 pub use source::{

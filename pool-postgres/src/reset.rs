@@ -72,6 +72,10 @@ pub(crate) async fn reset(connection: &PgConnection) -> Result<(), Error> {
     if connection.is_in_transaction() {
         run(connection, "ROLLBACK").await?;
     }
+    let full = connection.needs_full_reset() && *policy != ResetPolicy::Full;
+    if full {
+        reset_by_parts(connection).await?;
+    }
     match policy {
         ResetPolicy::Rollback | ResetPolicy::None => {}
         ResetPolicy::Full => reset_by_parts(connection).await?,

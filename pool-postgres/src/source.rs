@@ -130,9 +130,13 @@ impl Lease {
         self
     }
 
-    /// Has somebody told how the lease goes. The observer is dropped when the lease ends.
+    /// Has somebody told how the lease goes, beside those who are told already. The observer is dropped when the lease
+    /// ends.
     pub fn with_observer(mut self, observer: Box<dyn LeaseObserver>) -> Self {
-        self.observer = Some(observer);
+        self.observer = Some(match self.observer.take() {
+            Some(before) => Box::new(Both(before, observer)),
+            None => observer,
+        });
         self
     }
 
@@ -254,5 +258,20 @@ pub trait LeaseObserver: Send + Sync {
     /// A statement failed.
     fn failed(&self, error: &Error) {
         let _ = error;
+    }
+}
+
+/// Two who are told.
+struct Both(Box<dyn LeaseObserver>, Box<dyn LeaseObserver>);
+
+impl LeaseObserver for Both {
+    fn answered(&self, round_trip: Duration) {
+        self.0.answered(round_trip);
+        self.1.answered(round_trip);
+    }
+
+    fn failed(&self, error: &Error) {
+        self.0.failed(error);
+        self.1.failed(error);
     }
 }

@@ -1,7 +1,8 @@
 //! The prepared statements of one connection.
 //!
-//! A bounded cache by text, the least recently used going first. The text is the whole key: parameters' types are
-//! left to the server, which finds them from the text.
+//! A bounded cache by text, the least recently used going first. Parameters' types are left to the server, which
+//! finds them from the text. The text is the whole key, but for those scopes under which it means other tables: what
+//! was prepared for one of them is found by sessions of the same one alone.
 //!
 //! # What takes statements away
 //! A command that drops prepared statements or may change what they give is noticed by its tag when its answer
@@ -14,6 +15,7 @@
 //! The driver gives no name twice. A prepare whose answer nobody waited for leaves a statement on the server that
 //! is never used; they are counted, and dropped with all others once there are [`LOST`] of them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -86,6 +88,12 @@ struct Kept {
     statements: LruCache<Box<str>, Statement>,
     /// As of when they are good: what the wire and the schema had seen.
     stamp: Stamp,
+    /// For whom statements are prepared now; `None` for all who don't care.
+    owner: Option<Arc<str>>,
+    /// For whom they ever were.
+    owners: HashSet<Arc<str>>,
+    /// Where an owner's keys are put together.
+    key: String,
 }
 
 /// A moment in what takes statements away.
@@ -104,7 +112,13 @@ impl Statements {
         // Bounded by hand: a bounded one takes the room for all at once.
         let statements = LruCache::unbounded();
         Self {
-            kept: Mutex::new(Kept { statements, stamp }),
+            kept: Mutex::new(Kept {
+                statements,
+                stamp,
+                owner: None,
+                owners: HashSet::new(),
+                key: String::new(),
+            }),
             limit,
             schema,
             lost: AtomicU32::new(0),
@@ -119,11 +133,27 @@ impl Statements {
         }
     }
 
+    /// Says whose statements are meant from now on: a scope's, or those of all who don't care.
+    pub(crate) fn are_for(&self, owner: Option<&Arc<str>>) {
+        let mut kept = self.kept.lock();
+        if let Some(owner) = owner
+            && !kept.owners.contains(owner)
+        {
+            kept.owners.insert(Arc::clone(owner));
+        }
+        kept.owner = owner.map(Arc::clone);
+    }
+
+    /// Whether there were more owners than this.
+    pub(crate) fn has_served_many(&self, most: usize) -> bool {
+        self.kept.lock().owners.len() > most
+    }
+
     /// The statement, if it is prepared and good now.
     pub(crate) fn get(&self, now: Stamp, sql: &str) -> Option<Statement> {
         let mut kept = self.kept.lock();
         let useless = kept.renew(now);
-        let found = kept.statements.get(sql).cloned();
+        let found = kept.find(sql);
         drop(kept); // Before what is useless: its end is the driver's doing, who tells the server.
         drop(useless);
         found
@@ -136,7 +166,8 @@ impl Statements {
         }
         let mut kept = self.kept.lock();
         let useless = kept.renew(now);
-        let replaced = kept.statements.push(sql.into(), statement.clone());
+        let key = kept.key(sql).into();
+        let replaced = kept.statements.push(key, statement.clone());
         let full = kept.statements.len() > self.limit;
         let evicted = full.then(|| kept.statements.pop_lru());
         drop(kept);
@@ -179,6 +210,30 @@ impl Statements {
 }
 
 impl Kept {
+    /// What a text is kept under. No statement holds a NUL, so no text is another's with its owner.
+    fn key<'a>(&'a mut self, sql: &'a str) -> &'a str {
+        let Some(owner) = &self.owner else {
+            return sql;
+        };
+        self.key.clear();
+        self.key.push_str(sql);
+        self.key.push('\0');
+        self.key.push_str(owner);
+        &self.key
+    }
+
+    fn find(&mut self, sql: &str) -> Option<Statement> {
+        self.key(sql);
+        let Self {
+            statements,
+            key,
+            owner,
+            ..
+        } = self;
+        let key = if owner.is_some() { key } else { sql };
+        statements.get(key).cloned()
+    }
+
     /// Takes out what is no longer good.
     fn renew(&mut self, now: Stamp) -> Option<LruCache<Box<str>, Statement>> {
         if self.stamp == now {

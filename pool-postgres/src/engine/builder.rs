@@ -215,6 +215,16 @@ impl EngineBuilder {
         self
     }
 
+    /// How many scopes with [statements of their own](crate::Scope::separate_statements) (tenants with a schema each)
+    /// a connection serves before it is closed at its return and another takes its place. Default 256; `usize::MAX`
+    /// for no limit.
+    ///
+    /// A server process keeps about 10 kB for each table that it ever touched, and no reset frees that.
+    pub fn max_scopes(mut self, scopes: usize) -> Self {
+        self.conduct.most_scopes = scopes;
+        self
+    }
+
     /// The longest message (a row, above all) that is taken from the server, in bytes; a longer one ends the
     /// connection. Default 1 GiB, the longest that a PostgreSQL server sends; at least 64 KiB.
     ///

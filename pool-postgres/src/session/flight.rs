@@ -14,6 +14,8 @@ use futures_util::{StreamExt, TryStreamExt};
 use tokio_postgres::{Client, RowStream, SimpleQueryMessage, Statement};
 
 use super::limits::{self, within};
+use super::local::SET_LOCAL;
+use super::scope::may_leave_something;
 use super::state::{Failure, Level, Open, State};
 use super::{Session, Values};
 use crate::connection::PgConnection;
@@ -79,6 +81,7 @@ impl Session {
                 refused: refused.as_ref(),
             };
             let preamble = self.prepare_flight(request).await?;
+            self.note_what_stays(sql);
             let Some(open) = self.open() else {
                 return Err(Error::new(
                     ErrorKind::Usage,
@@ -174,6 +177,18 @@ impl Session {
         }
     }
 
+    /// Takes note of a statement of a confined session that may leave something on its connection.
+    pub(super) fn note_what_stays(&mut self, sql: &str) {
+        let confined = self.scope().is_some();
+        if confined
+            && sql != SET_LOCAL
+            && may_leave_something(sql)
+            && let Some(open) = self.open()
+        {
+            open.lease.connection.demand_full_reset();
+        }
+    }
+
     /// Takes note that the server has been told what preceded a statement.
     pub(super) fn preceded(&mut self, begun: bool) {
         if let Some(open) = self.open() {
@@ -191,6 +206,7 @@ impl Session {
         sql: &str,
     ) -> Result<(), Error> {
         let preamble = self.ready(place).await?;
+        self.note_what_stays(sql);
         let Some(open) = self.open() else {
             return Ok(());
         };
@@ -236,6 +252,8 @@ impl Session {
             }
             State::Idle => {
                 let lease = self.source.checkout(request).await?;
+                let apart = self.locals.as_ref().and_then(|locals| locals.apart());
+                lease.connection.statements().are_for(apart);
                 self.state = State::Open(Open::new(lease, request.place));
             }
         }
@@ -258,7 +276,9 @@ impl Session {
                 }
                 if !preamble.is_empty() {
                     limits::set_local(options, &mut preamble);
-                    preamble.push_str(locals.as_ref().map_or("", |locals| locals.sql()));
+                    if let Some(locals) = &locals {
+                        locals.write(&mut preamble);
+                    }
                 }
             }
         }
@@ -323,6 +343,10 @@ impl Session {
     /// Takes note of a statement's failure and passes it on.
     pub(crate) fn failure(&mut self, error: Error) -> Error {
         let error = self.lost(error, false);
+        let error = match &self.locals {
+            Some(locals) => locals.explain(error),
+            None => error,
+        };
         let (autocommit, read_only) = (self.options.autocommit, self.options.read_only);
         let Some(open) = self.open() else {
             return error;

@@ -1,16 +1,17 @@
-//! Settings for one transaction: set by a statement, or by a factory for all of its sessions' transactions.
+//! Settings for one transaction, set by a statement. Those that a factory sets for all of its sessions' transactions
+//! are in `scope`.
 //!
 //! All go through `set_config(…, true)`, which is `SET LOCAL`: names and values are parameters, so there is
-//! nothing to quote (but in [`Locals`], which travel with `BEGIN`), and the server takes them back at the end of the transaction, however it ends.
+//! nothing to quote, and the server takes them back at the end of the transaction, however it ends.
 
-use std::fmt::Write as _;
 use std::panic::Location;
 
 use super::Session;
 use crate::error::{Error, ErrorKind};
-use crate::sql_text::{quote_identifier, quote_literal};
+use crate::sql_text::quote_identifier;
 
-const SET_LOCAL: &str = "SELECT set_config($1, $2, true)";
+/// Sets for the transaction alone.
+pub(super) const SET_LOCAL: &str = "SELECT set_config($1, $2, true)";
 
 impl Session {
     /// Sets a setting for this transaction, as `SET LOCAL` does; begins the transaction if need be.
@@ -78,58 +79,11 @@ impl Session {
                 ),
             ));
         }
+        if let Some(locals) = &self.locals {
+            let held = |why| Error::new(ErrorKind::Usage, why);
+            locals.may_set(name).map_err(held)?;
+        }
         self.collect(place, SET_LOCAL, &[&name, &value]).await?;
         Ok(())
-    }
-}
-
-/// What a factory sets for each of its transactions, as SQL that follows `BEGIN`.
-#[derive(Clone, Default)]
-pub(crate) struct Locals {
-    sql: String,
-    /// A name or a value that can't be sent.
-    fault: Option<String>,
-}
-
-impl Locals {
-    pub(crate) fn add(&mut self, name: &str, value: &str) {
-        if name.contains('\0') || value.contains('\0') {
-            self.fault.get_or_insert_with(|| format!("{name:?}"));
-            return;
-        }
-        let _ = write!(
-            self.sql,
-            ";SELECT pg_catalog.set_config({}, {}, true)",
-            quote_literal(name),
-            quote_literal(value)
-        );
-    }
-
-    /// Whether they can be set.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`] where there is no transaction, and for a NUL.
-    pub(super) fn check(&self, in_transaction: bool) -> Result<(), Error> {
-        if let Some(name) = &self.fault {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!(
-                    "the setting {name} or its value holds a NUL, which PostgreSQL takes nowhere in a text"
-                ),
-            ));
-        }
-        if !self.sql.is_empty() && !in_transaction {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "the factory's settings (with_local) are for transactions, and this session is in autocommit \
-                 mode: use one without it",
-            ));
-        }
-        Ok(())
-    }
-
-    /// What sets them, behind `BEGIN`.
-    pub(super) fn sql(&self) -> &str {
-        &self.sql
     }
 }

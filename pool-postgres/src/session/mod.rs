@@ -4,7 +4,7 @@
 //! transaction. The files here: `options` (how a transaction begins), `limits` (how long it may take), `state`
 //! (what is known of the one that runs), `flight` (what is sent together), `finish` (commit and rollback),
 //! `savepoint`, `pipeline` (many statements in one round trip), `typed` (rows as tuples and structs), `local`
-//! (settings for one transaction), `copies`,
+//! (settings for one transaction), `scope` (what each transaction is confined to), `copies`,
 //! `held` (who owns a session while its rows come).
 //!
 //! # What always holds
@@ -22,6 +22,7 @@ mod local;
 mod options;
 mod pipeline;
 mod savepoint;
+mod scope;
 mod state;
 mod typed;
 
@@ -42,10 +43,11 @@ use crate::stream::RowStream;
 pub(crate) use flight::{affected, is_stale};
 pub(crate) use held::Held;
 pub(crate) use limits::{Limit, within};
-pub(crate) use local::Locals;
 pub use options::{IsolationLevel, SessionOptions, UnknownIsolationLevel};
 pub use pipeline::{Answer, Pipeline};
 pub use savepoint::Savepoint;
+pub(crate) use scope::Locals;
+pub use scope::Scope;
 use state::{Level, State};
 
 /// One task's unit of work: statements in a transaction, on a connection borrowed for as long as it lasts.
@@ -424,6 +426,12 @@ impl Session {
         !matches!(self.state, State::Idle)
     }
 
+    /// The name of what its transactions are confined to; see [`Scope`].
+    pub fn scope(&self) -> Option<&str> {
+        let locals = self.locals.as_ref()?;
+        locals.scope().map(|scope| &**scope)
+    }
+
     /// How this session's transactions begin.
     pub fn options(&self) -> SessionOptions {
         self.options
@@ -524,6 +532,7 @@ impl Drop for Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
+            .field("scope", &self.scope())
             .field("options", &self.options)
             .field("in_transaction", &self.in_transaction())
             .field("savepoints", &self.savepoints.len())

@@ -187,6 +187,9 @@ impl Session {
         results: &mut [Slot],
     ) -> Result<(), Error> {
         let (most, alone) = (self.options.max_rows, self.options.is_alone());
+        for item in items {
+            self.note_what_stays(item.sql);
+        }
         let Some(open) = self.open() else {
             return Ok(());
         };

@@ -24,6 +24,7 @@ mod pooler;
 mod reset;
 mod retry;
 mod round_trips;
+mod scope;
 mod semantics;
 #[cfg(all(feature = "axum", feature = "metrics"))]
 mod service;
