@@ -518,6 +518,16 @@ async fn start(
             None => drop(evidence.silent(index)),
         }
     }
+    for (link, sample) in firsts.iter().flatten() {
+        // Tokens may be older than this process. Without an answer in time the monitor asks again.
+        if let (Role::Primary, Some(timeline @ 2..)) = (sample.role, sample.timeline)
+            && let Ok(Ok(forks)) = timeout(limit, link.forks(timeline)).await
+        {
+            for fork in forks {
+                evidence.fork(fork);
+            }
+        }
+    }
     let shared = Arc::new(Shared::new(nodes, evidence, consistency, limit));
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Vec::new();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::choose::Choosing;
-use crate::floor::Fork;
+use crate::floor::{Extent, Fork, learn};
 use crate::load::Load;
 use crate::lsn::Lsn;
 use crate::orders::{Order, Orders};
@@ -166,17 +166,9 @@ impl Evidence {
         self.view.orders.take(order)
     }
 
-    /// A timeline's end was read from the primary's history.
+    /// Something is known of where a timeline was left.
     pub fn fork(&mut self, fork: Fork) {
-        let known = self
-            .view
-            .forks
-            .iter_mut()
-            .find(|known| known.timeline == fork.timeline);
-        match known {
-            Some(known) => known.shared_up_to = known.shared_up_to.max(fork.shared_up_to),
-            None => self.view.forks.push(fork),
-        }
+        learn(&mut self.view.forks, fork);
     }
 
     /// What a replica had replayed when we last saw it as one is in its log after its promotion too.
@@ -196,7 +188,9 @@ impl Evidence {
         {
             self.fork(Fork {
                 timeline,
+                into: next,
                 shared_up_to: position,
+                extent: Extent::AtLeast,
             });
         }
     }
@@ -332,7 +326,9 @@ mod tests {
             view.forks,
             [Fork {
                 timeline: 1,
-                shared_up_to: Lsn(90)
+                into: 2,
+                shared_up_to: Lsn(90),
+                extent: Extent::AtLeast
             }]
         );
         // The new primary stops answering: the old one still calls itself a primary and still is none.

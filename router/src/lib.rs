@@ -68,9 +68,11 @@
 //! # When the primary changes
 //!
 //! The node that takes writes is the primary on the highest timeline seen. An old primary that still runs
-//! gets neither writes nor reads. A token of the old timeline is honoured up to what a promoted replica was
-//! seen to have replayed; beyond that the read fails with [`TokenRefusal::CannotTell`], because the write may
-//! have been lost.
+//! gets neither writes nor reads. A token of the old timeline is honoured up to where the new one left it; beyond that
+//! the read fails with [`TokenRefusal::LostInFailover`]. That is told by the new primary's history file, which the user
+//! has to be allowed to read (`GRANT EXECUTE ON FUNCTION pg_read_file(text, bigint, bigint, boolean) TO …`). Elsewhere
+//! it is honoured up to what the promoted replica was seen to have replayed, and beyond that refused with
+//! [`TokenRefusal::CannotTell`].
 //!
 //! # While it runs
 //!
@@ -133,7 +135,7 @@ pub use database::{AsToken, Database, Sessions};
 pub use error::{RouteError, StartError};
 pub use events::{Event, EventKind, Events};
 pub use explain::Explanation;
-pub use floor::{Fork, TokenRefusal};
+pub use floor::{Extent, Fork, TokenRefusal};
 pub use history::History;
 pub use lag::Lag;
 pub use load::Load;

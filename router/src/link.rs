@@ -47,7 +47,7 @@ impl Link {
     pub(crate) async fn forks(&self, timeline: u32) -> Result<Vec<Fork>, Error> {
         let row = self.row(&look::history_statement(timeline)).await?;
         let file = row.and_then(|row| row.into_iter().next()).flatten();
-        Ok(file.map_or_else(Vec::new, |file| look::read_history(&file)))
+        Ok(file.map_or_else(Vec::new, |file| look::read_history(timeline, &file)))
     }
 
     /// Closes the connection; ready once the server has let go.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::floor::Fork;
+use crate::floor::{Extent, Fork};
 use crate::lsn::{Lsn, WalGeometry};
 use crate::sample::{Replay, Role, Sample};
 
@@ -92,17 +92,32 @@ pub(crate) fn history_statement(timeline: u32) -> String {
     )
 }
 
-/// Reads a history file: a line a timeline, with the position at which the next one left it.
-pub(crate) fn read_history(file: &str) -> Vec<Fork> {
+/// Reads the history file of a timeline: a line for each that came before, with the position at which the next one
+/// left it.
+///
+/// A server that is promoted before it has reached where the timeline it follows began leaves both at once: the
+/// file then names a later position for the earlier one than for the one that followed.
+pub(crate) fn read_history(into: u32, file: &str) -> Vec<Fork> {
     let fork = |line: &str| {
         let mut words = line.split_whitespace();
         let timeline = words.next()?.parse().ok()?;
         Some(Fork {
             timeline,
+            into,
             shared_up_to: words.next()?.parse().ok()?,
+            extent: Extent::Exactly,
         })
     };
-    file.lines().filter_map(fork).collect()
+    let mut forks: Vec<Fork> = file.lines().filter_map(fork).collect();
+    let mut earliest = None;
+    for fork in forks.iter_mut().rev() {
+        let least = earliest.map_or(fork.shared_up_to, |earliest: Lsn| {
+            earliest.min(fork.shared_up_to)
+        });
+        fork.shared_up_to = least;
+        earliest = Some(least);
+    }
+    forks
 }
 
 #[cfg(test)]
@@ -189,9 +204,17 @@ mod tests {
         let forks = [(1, 0x0300_0148), (2, 0x0500_00A0)];
         let forks = forks.map(|(timeline, at)| Fork {
             timeline,
+            into: 3,
             shared_up_to: Lsn(at),
+            extent: Extent::Exactly,
         });
-        assert_eq!(read_history(file), forks);
+        assert_eq!(read_history(3, file), forks);
+        let back = "1\t0/50000A0\tx\n2\t0/3000148\tx\n";
+        let shared: Vec<_> = read_history(3, back)
+            .iter()
+            .map(|fork| fork.shared_up_to)
+            .collect();
+        assert_eq!(shared, [Lsn(0x0300_0148); 2]);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) struct Monitor {
     link: Option<Link>,
     last: Option<Sample>,
     failures: u32,
+    /// The timeline whose history was asked for and answered.
+    history_of: Option<u32>,
 }
 
 /// How a look ended.
@@ -60,6 +62,7 @@ impl Monitor {
             link,
             last,
             failures: 0,
+            history_of: None,
         }
     }
 
@@ -142,20 +145,21 @@ impl Monitor {
         }
     }
 
-    /// The timeline of a primary that was not a primary on it before.
+    /// The timeline of a primary whose history has not been read yet. The first has none.
     fn unread_history(&self, sample: &Sample) -> Option<u32> {
-        let before = self.last.as_ref().filter(|last| last.role == Role::Primary);
-        let news = before.and_then(|last| last.timeline) != sample.timeline;
-        sample
-            .timeline
-            .filter(|timeline| news && *timeline > 1 && sample.role == Role::Primary)
+        let unread = sample.role == Role::Primary && sample.timeline != self.history_of;
+        sample.timeline.filter(|timeline| unread && *timeline > 1)
     }
 
-    /// Learns where the timelines before this one ended, if the server may tell us.
-    async fn read_history(&self, timeline: u32) {
+    /// Learns where the timelines before this one ended, if the server may tell us. Without an answer the next look
+    /// asks again.
+    async fn read_history(&mut self, timeline: u32) {
         let Some(link) = &self.link else { return };
         match timeout(LIMIT, link.forks(timeline)).await {
-            Ok(Ok(forks)) => self.shared.forks(&forks),
+            Ok(Ok(forks)) => {
+                self.history_of = Some(timeline);
+                self.shared.forks(&forks);
+            }
             Ok(Err(error)) => {
                 tracing::debug!(why = chain(&error), "the timelines' history cannot be read");
             }

@@ -86,6 +86,12 @@ fn every_refusal_of_a_session_stands_in_the_runbook_in_its_own_words() {
             token: 1,
             ours: None,
         },
+        TokenRefusal::LostInFailover {
+            token: 1,
+            position: Lsn(2),
+            ours: 2,
+            shared_up_to: Some(Lsn(1)),
+        },
         TokenRefusal::WriteLost {
             token: Lsn(2),
             primary: Lsn(1),

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that is done to this project, each with its own set-up.
 
+mod chaos;
 mod crates;
 mod examples;
 mod fuzz;
@@ -29,6 +30,8 @@ struct Args {
 enum Command {
     /// Start a primary with two streaming replicas, drive the whole stack, and verify what happens.
     Tour(tour::Args),
+    /// Fail servers and network at random under load, promote replicas, and hold what clients saw against what is there.
+    Chaos(chaos::Args),
     /// Run everything that must pass.
     Test,
     /// Run the examples that need servers, on servers of their own.
@@ -55,6 +58,9 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Tour(args) => {
             setup::postgres(args.pg_bin.as_deref()).and_then(|()| tour::run(&args))
+        }
+        Command::Chaos(args) => {
+            setup::postgres(args.pg_bin.as_deref()).and_then(|()| chaos::run(&args))
         }
         Command::Test => test::run(),
         Command::Examples => setup::postgres(None).and_then(|()| examples::run()),

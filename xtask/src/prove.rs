@@ -11,12 +11,12 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::steps::{self, Steps, cargo, plain_cargo, root, target};
-use crate::{crates, fuzz, mutate, setup, test};
+use crate::{chaos, crates, fuzz, mutate, setup, test};
 
 /// What to prove.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The part of the family; the router has nothing beyond `cargo xtask test` yet.
+    /// The part of the family.
     #[arg(long, value_enum, default_value_t = Part::Core)]
     part: Part,
     /// Forget what has passed before.
@@ -31,6 +31,7 @@ pub(crate) struct Args {
 enum Part {
     Core,
     Postgres,
+    Router,
 }
 
 /// How many random schedules run in all.
@@ -46,6 +47,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let marks = target().join(match args.part {
         Part::Core => "prove",
         Part::Postgres => "prove-postgres",
+        Part::Router => "prove-router",
     });
     if args.fresh && marks.exists() {
         fs::remove_dir_all(&marks)?;
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match args.part {
         Part::Core => proof.core(args.fuzz_seconds)?,
         Part::Postgres => proof.postgres(args.fuzz_seconds)?,
+        Part::Router => proof.router()?,
     }
     proof.steps.finish();
     Ok(())
@@ -132,6 +135,13 @@ impl Proof {
         })?;
         self.step("fuzz", || {
             fuzz::run(&["engine_url", "server_bytes"], fuzz_seconds)
+        })
+    }
+
+    fn router(&mut self) -> anyhow::Result<()> {
+        self.step("PostgreSQL for the tests", || setup::postgres(None))?;
+        self.step("chaos", || {
+            chaos::run(&chaos::Args::lasting(f64::from(CHAOS_SECONDS) / 60.0))
         })
     }
 

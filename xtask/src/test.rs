@@ -1,10 +1,12 @@
 //! Everything that must pass, in the order in which a mistake shows soonest.
 
 use crate::steps::{self, Steps, cargo, target};
-use crate::{crates, examples, fuzz, licences, settings, setup, tidy, tour};
+use crate::{chaos, crates, examples, fuzz, licences, settings, setup, tidy, tour};
 
 /// How long the parser of URLs and what a server may say are fuzzed.
 const FUZZ_SECONDS: u32 = 60;
+/// How long servers and network are troubled under the router.
+const CHAOS_MINUTES: f64 = 0.15;
 /// How many random schedules run in all.
 const SCHEDULES: u32 = 2_000;
 
@@ -54,6 +56,7 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
             keep: false,
         })
     })?;
+    steps.step("chaos", || chaos::run(&chaos::Args::lasting(CHAOS_MINUTES)))?;
     steps.step("fuzz", || {
         fuzz::run(&["engine_url", "server_bytes"], FUZZ_SECONDS)
     })?;

@@ -1,6 +1,6 @@
 //! A replica becomes the primary while the old one goes on.
 
-use pool_router::{CommitToken, Consistency, RouteError, TokenRefusal};
+use pool_router::{CommitToken, Consistency, Database, ErrorKind, RouteError, TokenRefusal};
 
 use crate::support::{note, notes, notes_on, routed, server, wait_for_status};
 
@@ -72,4 +72,25 @@ async fn where_the_history_may_be_read_a_token_holds_up_to_the_fork_itself() {
     let mut session = db.read_after(&token);
     assert_eq!(server(&mut session).await, new.port());
     assert_eq!(notes(&mut session, "just before").await, 1);
+
+    // Beyond the fork a token says that its write is lost; so it does to a service that starts only now.
+    let position = token.position + (1 << 20);
+    let beyond = CommitToken { position, ..token };
+    let later = Database::builder()
+        .nodes([old.url(), new.url()])
+        .connect()
+        .await
+        .expect("a database");
+    for db in [&db, &later] {
+        wait_for_status(db, "the primary is known", |status| {
+            status.timeline == Some(token.timeline + 1)
+        })
+        .await;
+        let refused = db.read_after(&beyond).query("SELECT 1", &[]).await;
+        let error = refused.expect_err("lost");
+        assert_eq!(error.kind(), ErrorKind::Token);
+        let cause = RouteError::behind(&error).expect("a routing error");
+        let text = cause.to_string();
+        assert!(text.contains("was lost in a failover"), "{text}");
+    }
 }

@@ -81,25 +81,36 @@ impl Node {
         Ok(())
     }
 
+    /// Has this running replica stream from another primary without a restart: its connections stay.
+    ///
+    /// It must have received nothing beyond what the two share, or the time runs out: such a one goes by
+    /// [`Node::rejoin`].
+    pub async fn follow(&self, primary: &Node) -> Result<(), Error> {
+        let _turn = self.lever.lock().await;
+        let upstream = self.upstream(primary).await?;
+        let client = self.connect("postgres").await?;
+        if !self.ask(&client, "SELECT pg_is_in_recovery()").await? {
+            return Err(Error::Refused(format!(
+                "{} is a primary and follows nobody; `rejoin` makes it a replica",
+                self.name
+            )));
+        }
+        primary.create_slot(&upstream, &self.name).await?;
+        self.state().follows = Some(Upstream { port: primary.port });
+        self.write_config()?;
+        self.signal(Signal::SIGHUP);
+        let streams = format!("{STREAMS_NOW} AND sender_port = {})", primary.port);
+        let event = format!("streaming from {}", primary.name);
+        self.until(&client, &event, &streams).await
+    }
+
     /// Makes this node a streaming replica of `primary`, whatever it was before and whether or not it runs.
     ///
     /// What it wrote that `primary` never saw is lost: by `pg_rewind` where that works, else by a new base
     /// backup.
     pub async fn rejoin(&self, primary: &Node) -> Result<(), Error> {
-        if std::ptr::eq(self, primary) {
-            return Err(Error::Refused(format!(
-                "{} can't be a replica of itself",
-                self.name
-            )));
-        }
         let _turn = self.lever.lock().await;
-        let upstream = primary.connect("postgres").await?;
-        if primary.ask(&upstream, "SELECT pg_is_in_recovery()").await? {
-            let (me, other) = (&self.name, &primary.name);
-            return Err(Error::Refused(format!(
-                "{me} can't join {other}, which is no primary"
-            )));
-        }
+        let upstream = self.upstream(primary).await?;
         let follows_already = self
             .state()
             .follows
@@ -124,6 +135,24 @@ impl Node {
         self.state().follows = Some(Upstream { port: primary.port });
         self.start_in_turn().await?;
         self.wait_streaming().await
+    }
+
+    /// A connection to the node that this one is to follow, which has to be another one and a primary.
+    async fn upstream(&self, primary: &Node) -> Result<Client, Error> {
+        if std::ptr::eq(self, primary) {
+            return Err(Error::Refused(format!(
+                "{} can't be a replica of itself",
+                self.name
+            )));
+        }
+        let upstream = primary.connect("postgres").await?;
+        if primary.ask(&upstream, "SELECT pg_is_in_recovery()").await? {
+            let (me, other) = (&self.name, &primary.name);
+            return Err(Error::Refused(format!(
+                "{me} can't join {other}, which is no primary"
+            )));
+        }
+        Ok(upstream)
     }
 
     async fn rewind(&self, primary: &Node) -> Result<(), Error> {
@@ -242,5 +271,8 @@ impl Node {
     }
 }
 
+/// Lacks a parenthesis, before which more conditions may come.
+const STREAMS_NOW: &str =
+    "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'";
 const STREAMS: &str = "SELECT NOT pg_is_in_recovery() OR EXISTS \
      (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')";

@@ -125,6 +125,36 @@ async fn an_old_primary_rejoins_the_promoted_one_and_loses_what_it_alone_had() {
 }
 
 #[tokio::test]
+async fn a_replica_follows_the_promoted_one_without_losing_its_connections() {
+    let cluster = testbed::cluster()
+        .replicas(2)
+        .start()
+        .await
+        .expect("a cluster");
+    let (old, new, other) = (cluster.primary(), cluster.replica(0), cluster.replica(1));
+    old.sql("CREATE TABLE t (n int)").await.unwrap();
+    for replica in cluster.replicas() {
+        replica.wait_until_caught_up(old).await.unwrap();
+    }
+    let connected = other.client().await.unwrap();
+    new.promote().await.unwrap();
+    other.follow(new).await.unwrap();
+    other
+        .follow(new)
+        .await
+        .expect("following it again changes nothing");
+    new.sql("INSERT INTO t VALUES (2)").await.unwrap();
+    other.wait_until_caught_up(new).await.unwrap();
+    let seen = connected.query_one("SELECT n FROM t", &[]).await.unwrap();
+    assert_eq!(seen.get::<_, i32>(0), 2);
+    let message = new.follow(old).await.unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "replica1 is a primary and follows nobody; `rejoin` makes it a replica"
+    );
+}
+
+#[tokio::test]
 async fn a_killed_old_primary_rejoins() {
     let cluster = testbed::cluster()
         .replicas(1)

@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use checks::Outcome;
+pub(crate) use checks::lock;
 use sampler::Sampler;
 use scene::{QUEUE_OVERFLOW, QUEUE_SIZE, Scene};
 use view::View;
