@@ -346,7 +346,11 @@ impl Builder {
             node: name.to_owned(),
             cause: Box::new(cause),
         };
-        let configured = || config.engine_builder(&self.configure).map_err(settings);
+        let configured = || {
+            config
+                .engine_builder(name, &self.configure)
+                .map_err(settings)
+        };
         let mut engine = configured()?;
         if let Some(budget) = self.budget.clone() {
             engine = engine.pool_with(move |pool| pool.budget(&budget));

@@ -16,7 +16,7 @@ use crate::plan::plan;
 use crate::request::{Consistency, ReadOptions, Request};
 use crate::shared::Shared;
 use crate::source::{OneNode, ReadSource, WriteSource};
-use crate::status::{DatabaseStatus, HealthReport, NodeStatus, ShutdownReport};
+use crate::status::{DatabaseStatus, HealthReport, ShutdownReport};
 use crate::which::{UnknownNode, Which};
 
 /// How long [`Database::health`] waits for a node's answer.
@@ -191,41 +191,17 @@ impl Database {
 
     /// What is known of the nodes at this moment. Asks nobody.
     pub fn status(&self) -> DatabaseStatus {
-        let (view, now) = (self.shared.view(), Instant::now());
-        let primary_at = view.history.newest();
-        let nodes = self.shared.nodes.iter().enumerate().map(|(index, parts)| {
-            let node = &view.nodes[index];
-            let sample = node.sample.as_ref();
-            let lag_bytes = match (primary_at, node.position()) {
-                _ if view.primary == Some(index) => Some(0),
-                (Some(primary), Some(ours)) if node.as_of.is_some() => {
-                    Some(primary.bytes_since(ours))
-                }
-                _ => None,
-            };
-            NodeStatus {
-                name: parts.name.to_string(),
-                role: sample.map(|sample| sample.role),
-                answers: node.answers,
-                lag: view.lag(index, now),
-                drained: view.orders.is_drained(index),
-                ejected: view.ejected(index, now),
-                lag_bytes,
-                pool: parts.engine.status(),
-                outstanding: parts.load.outstanding(),
-                latency: parts.load.latency(),
-                counts: parts.tally.counts(),
-                last_error: parts.tally.last_error(),
-            }
-        });
-        DatabaseStatus {
-            nodes: nodes.collect(),
-            primary: view.primary,
-            system_identifier: view.system_identifier,
-            timeline: view.timeline,
-            epoch: view.epoch,
-            reads: view.orders.reads,
-            writes_suspended: view.orders.writes_wait(now),
+        DatabaseStatus::of(&self.shared)
+    }
+
+    /// Gives the nodes' numbers, and those of their pools, to the recorder of the `metrics` crate now. Each look of a
+    /// monitor does so for its node; an exporter that wants all of them fresh, or a database without replicas, calls
+    /// this first. [`metrics`](crate::metrics) has their names.
+    #[cfg(feature = "metrics")]
+    pub fn record_metrics(&self) {
+        crate::metrics::database(&self.status());
+        for node in &self.shared.nodes {
+            node.engine.pool().record_metrics();
         }
     }
 

@@ -3,6 +3,7 @@
 //! Each observer may be [`BEHIND`] events behind; whoever is slower loses the oldest and is told how many, and
 //! never holds up the router.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -87,6 +88,62 @@ pub enum EventKind {
     WritesResumed,
 }
 
+impl EventKind {
+    /// The name of the kind, as the enumeration has it: for logs and labels.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CameBack { .. } => "CameBack",
+            Self::WentAway { .. } => "WentAway",
+            Self::Ejected { .. } => "Ejected",
+            Self::Promoted { .. } => "Promoted",
+            Self::Demoted { .. } => "Demoted",
+            Self::WriteRefused { .. } => "WriteRefused",
+            Self::Drained { .. } => "Drained",
+            Self::Resumed { .. } => "Resumed",
+            Self::Reads(_) => "Reads",
+            Self::WritesSuspended { .. } => "WritesSuspended",
+            Self::WritesResumed => "WritesResumed",
+        }
+    }
+
+    /// The node that it happened to, if it is one node's.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::CameBack { node }
+            | Self::WentAway { node, .. }
+            | Self::Ejected { node, .. }
+            | Self::Promoted { node }
+            | Self::Demoted { node }
+            | Self::WriteRefused { node }
+            | Self::Drained { node }
+            | Self::Resumed { node } => Some(node),
+            Self::Reads(_) | Self::WritesSuspended { .. } | Self::WritesResumed => None,
+        }
+    }
+}
+
+/// One line for people.
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CameBack { node } => write!(f, "{node} answers, and is in rotation"),
+            Self::WentAway { node, why } => write!(f, "{node} is out of rotation: {why}"),
+            Self::Ejected { node, time } => write!(
+                f,
+                "{node} is out of rotation for {time:.1?}: its connections keep failing"
+            ),
+            Self::Promoted { node } => write!(f, "{node} takes writes now"),
+            Self::Demoted { node } => write!(f, "{node} is the primary no longer"),
+            Self::WriteRefused { node } => write!(f, "{node} refused a write as read-only"),
+            Self::Drained { node } => write!(f, "reads are kept away from {node}"),
+            Self::Resumed { node } => write!(f, "reads may go to {node} again"),
+            Self::Reads(reads) => write!(f, "reads go {reads}, by order"),
+            Self::WritesSuspended { limit } => write!(f, "writes wait, for {limit:.1?} at most"),
+            Self::WritesResumed => f.write_str("writes go on"),
+        }
+    }
+}
+
 /// A database's events from now on: [`Database::events`](crate::Database::events).
 ///
 /// A [`Stream`]; it ends after [`Database::shutdown`](crate::Database::shutdown), or once the last handle, session and
@@ -144,8 +201,8 @@ impl Stream for Events {
     }
 }
 
-impl std::fmt::Debug for Events {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events")
             .field("dropped", &self.dropped())
             .finish_non_exhaustive()
@@ -170,6 +227,8 @@ impl Teller {
     }
 
     pub(crate) fn tell(&self, kind: EventKind) {
+        #[cfg(feature = "metrics")]
+        crate::metrics::event(&kind);
         let at = Instant::now();
         if let Some(sender) = &*self.0.lock() {
             // An error means that nobody observes.

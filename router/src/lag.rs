@@ -50,6 +50,26 @@ impl Lag {
     }
 }
 
+/// `{"state": "fresh"}`, `{"state": "stale", "seconds": 0.25}` or `{"state": "unknown"}`.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Lag {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut lag = to.serialize_struct("Lag", 2)?;
+        let (state, seconds) = match self {
+            Self::Fresh => ("fresh", None),
+            Self::Stale(age) => ("stale", Some(age.as_secs_f64())),
+            Self::Unknown => ("unknown", None),
+        };
+        lag.serialize_field("state", state)?;
+        match seconds {
+            Some(seconds) => lag.serialize_field("seconds", &seconds)?,
+            None => lag.skip_field("seconds")?,
+        }
+        lag.end()
+    }
+}
+
 impl fmt::Display for Lag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -83,7 +83,9 @@
 //!
 //! # Features
 //!
-//! `serde`: [`DatabaseConfig`] from configuration files. Off by default.
+//! All off by default. `serde`: [`DatabaseConfig`] from configuration files, and [`HealthReport`] for a route that
+//! shows it. `metrics`: numbers for the recorder of the `metrics` crate. `console`: a page that shows a database live, to
+//! mount in a service of axum's.
 //!
 //! # Where to look
 //!
@@ -107,6 +109,8 @@ mod link;
 mod load;
 mod look;
 mod lsn;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod monitor;
 mod node;
 mod node_config;

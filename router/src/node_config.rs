@@ -108,9 +108,16 @@ impl NodeConfig {
         self.zone.clone()
     }
 
-    /// Its engine's settings: those of every node, then its own.
-    pub(crate) fn engine_builder(&self, every: &[Configure]) -> Result<EngineBuilder, Error> {
-        let plain = Engine::from_config(self.address.clone()?);
+    /// Its engine's settings: those of every node, then its own. Its pool is called like the node unless they say
+    /// otherwise.
+    pub(crate) fn engine_builder(
+        &self,
+        name: &str,
+        every: &[Configure],
+    ) -> Result<EngineBuilder, Error> {
+        let name = name.to_owned();
+        let plain = Engine::from_config(self.address.clone()?)
+            .pool_with(move |pool| pool.name(name.clone()));
         let all = every.iter().chain(&self.configure);
         Ok(all.fold(plain, |engine, configure| configure(engine)))
     }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Where reads may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Reads {
     /// To whichever node keeps their promise.
     #[default]

@@ -10,6 +10,8 @@ use crate::lsn::{Lsn, WalGeometry};
 
 /// What a node is: its answer to `pg_is_in_recovery()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Role {
     /// Takes writes.
     Primary,

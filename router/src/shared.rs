@@ -133,7 +133,7 @@ impl Shared {
                 }
             }
         }
-        self.nodes[node].looked();
+        self.looked(node);
     }
 
     /// A node did not answer its monitor.
@@ -153,7 +153,18 @@ impl Shared {
             });
         }
         parts.left.notify_waiters();
-        parts.looked();
+        self.looked(node);
+    }
+
+    /// A look has ended, well or not.
+    fn looked(&self, node: usize) {
+        #[cfg(feature = "metrics")]
+        {
+            let status = crate::status::DatabaseStatus::of(self);
+            crate::metrics::whole(&status);
+            crate::metrics::node(&status, node);
+        }
+        self.nodes[node].looked();
     }
 
     /// A connection to a node was lost, or none could be had, with this error.

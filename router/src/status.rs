@@ -1,18 +1,23 @@
 //! What people are shown: each node's role, lag, pool and counts.
+//!
+//! With the feature `serde` it serializes, for a route that shows it: times are seconds, names in snake case, and what
+//! is not known is null, never zero.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pool_core::Status;
 
 use crate::lag::Lag;
 use crate::orders::Reads;
 use crate::sample::Role;
+use crate::shared::Shared;
 use crate::tally::Counts;
 use crate::view::{Answers, Reason};
 
 /// A database's nodes at one moment. `Display` gives one line a node.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DatabaseStatus {
     /// In the order they were given, the configured primary first.
@@ -29,11 +34,13 @@ pub struct DatabaseStatus {
     /// Where reads may go, by order.
     pub reads: Reads,
     /// How long writes still wait at most, if they are suspended.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::maybe"))]
     pub writes_suspended: Option<Duration>,
 }
 
 /// One node at one moment.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct NodeStatus {
     /// Its part and its address.
@@ -47,6 +54,7 @@ pub struct NodeStatus {
     /// Whether reads are kept away from it by order.
     pub drained: bool,
     /// How long it is still out of rotation although it answers, if its connections kept failing.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::maybe"))]
     pub ejected: Option<Duration>,
     /// How many bytes of log it lacks, by the last looks at it and at the primary.
     pub lag_bytes: Option<u64>,
@@ -55,7 +63,14 @@ pub struct NodeStatus {
     /// Transactions that are running on it for this database.
     pub outstanding: u32,
     /// The mean time to an answer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::exactly"))]
     pub latency: Duration,
+    /// How long ago its monitor's last answered question was sent. It is in [`lag`](Self::lag) already.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::maybe"))]
+    pub last_look: Option<Duration>,
+    /// How long the answer to that question took.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::maybe"))]
+    pub round_trip: Option<Duration>,
     /// What it was used for.
     pub counts: Counts,
     /// The last failure of a look or of a connection, however long ago.
@@ -70,6 +85,47 @@ impl NodeStatus {
 }
 
 impl DatabaseStatus {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        let (view, now) = (shared.view(), Instant::now());
+        let primary_at = view.history.newest();
+        let nodes = shared.nodes.iter().enumerate().map(|(index, parts)| {
+            let node = &view.nodes[index];
+            let sample = node.sample.as_ref();
+            let lag_bytes = match (primary_at, node.position()) {
+                _ if view.primary == Some(index) => Some(0),
+                (Some(primary), Some(ours)) if node.as_of.is_some() => {
+                    Some(primary.bytes_since(ours))
+                }
+                _ => None,
+            };
+            NodeStatus {
+                name: parts.name.to_string(),
+                role: sample.map(|sample| sample.role),
+                answers: node.answers,
+                lag: view.lag(index, now),
+                drained: view.orders.is_drained(index),
+                ejected: view.ejected(index, now),
+                lag_bytes,
+                pool: parts.engine.status(),
+                outstanding: parts.load.outstanding(),
+                latency: parts.load.latency(),
+                last_look: sample.map(|sample| now.saturating_duration_since(sample.asked_at)),
+                round_trip: sample.map(|sample| sample.round_trip),
+                counts: parts.tally.counts(),
+                last_error: parts.tally.last_error(),
+            }
+        });
+        Self {
+            nodes: nodes.collect(),
+            primary: view.primary,
+            system_identifier: view.system_identifier,
+            timeline: view.timeline,
+            epoch: view.epoch,
+            reads: view.orders.reads,
+            writes_suspended: view.orders.writes_wait(now),
+        }
+    }
+
     /// How many reads ran on the primary although there are replicas, by the reason for which each replica was passed
     /// over; summed over the replicas.
     pub fn missed_replicas(&self) -> Vec<(Reason, u64)> {
@@ -130,6 +186,7 @@ impl fmt::Display for NodeStatus {
 
 /// What [`Database::health`](crate::Database::health) found.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HealthReport {
     /// Whether writes can be made: the primary answered just now.
@@ -159,5 +216,29 @@ impl ShutdownReport {
     /// Whether everything came back and was closed.
     pub fn is_clean(&self) -> bool {
         self.nodes.iter().all(|(_, report)| report.is_clean())
+    }
+}
+
+/// Times as seconds, with their fractions.
+#[cfg(feature = "serde")]
+#[allow(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's signature"
+)]
+mod seconds {
+    use std::time::Duration;
+
+    use serde::Serializer;
+
+    pub(super) fn exactly<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(time.as_secs_f64())
+    }
+
+    pub(super) fn maybe<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => to.serialize_some(&time.as_secs_f64()),
+            None => to.serialize_none(),
+        }
     }
 }

@@ -61,6 +61,7 @@ impl Tally {
 
 /// What a node was used for since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Counts {
     /// Read transactions that ran on it.

@@ -62,6 +62,8 @@ pub struct Node {
 
 /// Whether a node answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Answers {
     /// It was not asked yet.
     NotAsked,
@@ -73,6 +75,8 @@ pub enum Answers {
 
 /// Why a replica was not used for a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Reason {
     /// It has not answered yet.

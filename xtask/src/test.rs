@@ -45,6 +45,7 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
     steps.step("examples on real servers", examples::run)?;
     steps.step("pool-core with all of its features", features)?;
     steps.step("pool-postgres with all of its features", postgres_features)?;
+    steps.step("pool-router with all of its features", router_features)?;
     steps.step("models", models)?;
     steps.step("schedules", || schedules(SCHEDULES))?;
     steps.step("tour", || {
@@ -106,6 +107,14 @@ fn postgres_features() -> anyhow::Result<()> {
             &["--lib", "--example", "axum_tested"],
             &["--test", "it", "--", "types::", "web::", "service::"],
         ],
+    )
+}
+
+/// What the features of pool-router add: numbers for dashboards, and the page.
+fn router_features() -> anyhow::Result<()> {
+    featured(
+        "pool-router",
+        &[&["--test", "it", "--", "metrics::", "console::"]],
     )
 }
 

@@ -3,6 +3,8 @@
 mod control;
 mod failover;
 mod lag;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod nodes;
 mod options;
 mod rotation;
