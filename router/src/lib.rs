@@ -95,6 +95,8 @@
 mod builder;
 pub mod choose;
 mod config;
+#[cfg(feature = "console")]
+pub mod console;
 mod control;
 mod database;
 mod demand;

@@ -55,6 +55,7 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
             json: Some(json),
             pg_bin: None,
             keep: false,
+            serve: false,
         })
     })?;
     steps.step("chaos", || chaos::run(&chaos::Args::lasting(CHAOS_MINUTES)))?;

@@ -1,5 +1,7 @@
 //! The router on real PostgreSQL: every test starts or shares servers by `testbed`.
 
+#[cfg(feature = "console")]
+mod console;
 mod control;
 mod failover;
 mod lag;

@@ -12,6 +12,7 @@ mod load;
 mod phases;
 mod sampler;
 mod scene;
+mod serve;
 mod shop;
 mod traffic;
 mod view;
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// Leave the servers' data and logs behind.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Show the router's page while the tour runs, and afterwards until Ctrl-C.
+    #[arg(long)]
+    pub(crate) serve: bool,
 }
 
 /// Runs the tour and prints what it found.
@@ -49,27 +53,58 @@ pub(crate) struct Args {
 /// # Errors
 /// If a check failed or never compared anything, and if a phase could not go on.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    #[cfg(not(feature = "serve"))]
+    if args.serve {
+        return serve::anew();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        tokio::select! {
-            done = tour(args) => done,
+        let toured = tokio::select! {
+            toured = tour(args) => toured?,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted?;
                 bail!("interrupted; the servers were stopped")
             }
+        };
+        #[cfg(feature = "serve")]
+        if let Some(served) = toured.served {
+            toured
+                .scene
+                .view
+                .say(format!("{} stays until Ctrl-C", served.url));
+            served.until_interrupted().await?;
         }
+        let stopped = toured.scene.cluster.stop().await;
+        toured.verdict?;
+        Ok(stopped?)
     })
 }
 
-async fn tour(args: &Args) -> Result<()> {
+/// A tour that is over, with its servers still running.
+struct Toured {
+    scene: Scene,
+    verdict: Result<()>,
+    #[cfg(feature = "serve")]
+    served: Option<serve::Served>,
+}
+
+async fn tour(args: &Args) -> Result<Toured> {
     let view = View::new();
     let scene = Scene::set(args, view.clone()).await?;
     let limit = |connections: usize| i64::try_from(connections).unwrap_or(i64::MAX);
     let (pool, queue) = (limit(scene.capacity()), limit(QUEUE_SIZE + QUEUE_OVERFLOW));
     let sampler = Sampler::start(&scene.nodes(), &scene.checks, pool, queue);
     let table = view.watch(&scene.db);
+    #[cfg(feature = "serve")]
+    let served = if args.serve {
+        let served = serve::Served::start(&scene.db).await?;
+        view.say(format!("see it at {}", served.url));
+        Some(served)
+    } else {
+        None
+    };
     let done = phases::run(&scene).await;
     drop(table);
     for (node, most) in scene.nodes().iter().zip(sampler.most()) {
@@ -94,9 +129,15 @@ async fn tour(args: &Args) -> Result<()> {
             scene.cluster.dir().display()
         ));
     }
-    let stopped = scene.cluster.stop().await;
-    done?;
-    stopped?;
+    Ok(Toured {
+        verdict: done.and_then(|()| verdict(&outcomes, &view)),
+        #[cfg(feature = "serve")]
+        served,
+        scene,
+    })
+}
+
+fn verdict(outcomes: &[Outcome], view: &View) -> Result<()> {
     let failed: Vec<&str> = outcomes
         .iter()
         .filter(|one| !one.passed())
