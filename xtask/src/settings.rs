@@ -12,12 +12,13 @@ use crate::steps::root;
 const PAGE: &str = "docs/settings.md";
 
 /// Where the builders are.
-const BUILDERS: [&str; 5] = [
+const BUILDERS: [&str; 6] = [
     "pool-core/src/config.rs",
     "pool-postgres/src/engine/builder.rs",
     "pool-postgres/src/retry.rs",
     "pool-postgres/src/session/options.rs",
     "router/src/builder.rs",
+    "router/src/tenancy/install/shared_tables.rs",
 ];
 
 pub(crate) fn check() -> anyhow::Result<()> {
