@@ -17,6 +17,8 @@ use pool_postgres::{Engine, Error, IsolationLevel, Session, quote_identifier};
 use super::findings::Finding;
 use super::install::{PLAIN_PATH, SharedTables, TableFacts, config, read};
 use super::report::Report;
+pub(super) use keys::{ForeignKey, UniqueKey, foreign_keys, unique_keys};
+pub(super) use roles::Judged;
 
 /// Looks for what lets a tenant at another's rows, for a service to do before it starts.
 ///
@@ -35,7 +37,7 @@ use super::report::Report;
 /// ```
 ///
 /// What it can't see: what a function's text does by statements put together at run time, what other programs do with
-/// other logins, and whether a setting is made where it should be.
+/// other logins, and whether a setting is made where it should be. [`attack`](super::attack) tries the rest.
 ///
 /// # Cancel safety
 /// May be dropped at any point.
@@ -58,7 +60,7 @@ pub async fn check(engine: &Engine, shared: &SharedTables) -> Result<Report, Err
 }
 
 async fn audit(session: &mut Session, shared: &SharedTables) -> Result<Report, Error> {
-    let judged = roles::read(session, shared).await?;
+    let judged = Judged::read(session, shared).await?;
     if !judged.has(&shared.role) {
         return Err(config(format!(
             "there is no role {:?} for the application: CREATE ROLE {} LOGIN",
@@ -78,8 +80,10 @@ async fn audit(session: &mut Session, shared: &SharedTables) -> Result<Report, E
     findings.extend(rights::unlisted(session, shared, &tables, &rights).await?);
     findings.extend(rights::to_come(session, shared, &tables, &judged).await?);
     findings.extend(roles::preset(session, shared, &judged).await?);
-    findings.extend(keys::unique(session, shared, &tables).await?);
-    findings.extend(keys::foreign(session, shared, &tables).await?);
+    let unique = unique_keys(session, shared, &tables).await?;
+    findings.extend(unique.iter().map(|key| keys::unique(key, shared)));
+    let foreign = foreign_keys(session, shared, &tables).await?;
+    findings.extend(foreign.iter().map(|key| keys::foreign(key, shared)));
     findings.extend(ways::views(session, &tables, &judged).await?);
     findings.extend(ways::functions(session, &tables, &judged).await?);
     Ok(Report::of(findings, shared, tables.len()))

@@ -199,6 +199,11 @@ impl Finding {
         self.remedy.sql = Some(sql.into());
         self
     }
+
+    pub(crate) fn by_attack(mut self) -> Self {
+        self.found_by = FoundBy::Attack;
+        self
+    }
 }
 
 impl fmt::Display for Finding {

@@ -5,13 +5,15 @@
 //!
 //! # Tables that tenants share
 //! [`SharedTables`] says which tables, by which column and for which role. [`install`] puts row-level security on them,
-//! [`check`] looks in the catalogue for what goes round it.
+//! [`check`] looks in the catalogue for what goes round it, and [`attack`] tries.
 
+mod attack;
 mod check;
 mod findings;
 mod install;
 mod report;
 
+pub use attack::{Party, attack};
 pub use check::check;
 pub use findings::{Finding, FindingKind, FoundBy, Level, Remedy};
 pub use install::{

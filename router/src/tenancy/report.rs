@@ -6,7 +6,7 @@ use std::fmt;
 use super::findings::{Finding, Level};
 use super::install::SharedTables;
 
-/// What [`check`](super::check) found.
+/// What [`check`](super::check) and [`attack`](super::attack) found.
 ///
 /// As text by `Display`: the heaviest first, each with its remedy. With the feature `serde` it serialises, for a tool.
 #[derive(Clone, Debug, Default)]

@@ -15,6 +15,7 @@ mod shop;
 mod start;
 mod support;
 mod surface;
+mod tenancy_attack;
 mod tenancy_check;
 mod tenancy_install;
 mod tokens;

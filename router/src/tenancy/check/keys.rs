@@ -1,8 +1,8 @@
 //! Constraints that tell of rows that can't be seen: the server checks them past every policy.
 
-use pool_postgres::{Error, Session, quote_identifier};
+use pool_postgres::{Error, Row, Session, quote_identifier};
 
-use super::{Findings, listed, oids};
+use super::{listed, oids};
 use crate::tenancy::findings::{Finding, FindingKind};
 use crate::tenancy::install::{SharedTables, TableFacts, TableName};
 
@@ -24,49 +24,70 @@ WHERE i.indrelid = ANY($1) AND (i.indisunique OR i.indisexclusion) AND NOT x.rel
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] WHERE a.attname = $2)
 ORDER BY n.nspname, c.relname, x.relname";
 
-/// Unique and exclusion constraints without the tenant.
-pub(super) async fn unique(
+/// A unique or exclusion constraint without the tenant.
+pub(in crate::tenancy) struct UniqueKey {
+    pub(in crate::tenancy) table: TableName,
+    /// The constraint's name, or the index's where there is no constraint.
+    pub(in crate::tenancy) name: String,
+    /// Of what kind it is as a finding.
+    pub(in crate::tenancy) kind: FindingKind,
+    pub(in crate::tenancy) columns: Vec<String>,
+    /// It is nothing but these columns, so that one with the tenant before them can take its place.
+    is_plain: bool,
+}
+
+pub(in crate::tenancy) async fn unique_keys(
     session: &mut Session,
     shared: &SharedTables,
     tables: &[TableFacts],
-) -> Result<Findings, Error> {
+) -> Result<Vec<UniqueKey>, Error> {
     let rows = session
         .query(UNIQUE, &[&oids(tables), &shared.column])
         .await?;
-    Ok(rows
-        .iter()
-        .map(|row| {
-            let table = TableName::from((row.get::<_, &str>(0), row.get::<_, &str>(1)));
-            let (index, constraint): (String, Option<String>) = (row.get(2), row.get(3));
-            let columns: Vec<String> = row.get(4);
-            let (is_plain, is_surrogate): (bool, bool) = (row.get(5), row.get(6));
-            let kind = if is_surrogate {
-                FindingKind::SurrogateKeyAcrossTenants
-            } else {
-                FindingKind::UniqueAcrossTenants
-            };
-            let name = constraint.as_deref().unwrap_or(&index);
-            let keyed = listed(columns.iter().map(String::as_str));
-            let finding = Finding::new(
-                kind,
-                format!("{table}.{name}"),
-                format!(
-                    "it is unique by {keyed} across tenants: whoever writes a value learns whether another tenant has it"
-                ),
-                "make it unique within the tenant, and drop this one",
-            );
-            if !is_plain {
-                return finding;
-            }
-            let mut all = vec![quote_identifier(&shared.column)];
-            all.extend(columns.iter().map(|column| quote_identifier(column)));
-            finding.sql(format!("CREATE UNIQUE INDEX ON {} ({})", table.sql(), all.join(", ")))
-        })
-        .collect())
+    let key = |row: &Row| UniqueKey {
+        table: (row.get::<_, &str>(0), row.get::<_, &str>(1)).into(),
+        name: row.get::<_, Option<_>>(3).unwrap_or_else(|| row.get(2)),
+        kind: if row.get(6) {
+            FindingKind::SurrogateKeyAcrossTenants
+        } else {
+            FindingKind::UniqueAcrossTenants
+        },
+        columns: row.get(4),
+        is_plain: row.get(5),
+    };
+    Ok(rows.iter().map(key).collect())
+}
+
+/// What a unique constraint without the tenant tells.
+pub(super) fn unique(key: &UniqueKey, shared: &SharedTables) -> Finding {
+    let keyed = listed(key.columns.iter().map(String::as_str));
+    let finding = Finding::new(
+        key.kind,
+        format!("{}.{}", key.table, key.name),
+        format!(
+            "it is unique by {keyed} across tenants: whoever writes a value learns whether another tenant has it"
+        ),
+        "make it unique within the tenant, and drop this one",
+    );
+    if !key.is_plain {
+        return finding;
+    }
+    finding.sql(format!(
+        "CREATE UNIQUE INDEX ON {} ({})",
+        key.table.sql(),
+        with_tenant(shared, &key.columns)
+    ))
+}
+
+/// Columns as SQL takes them, behind the tenant's.
+fn with_tenant(shared: &SharedTables, columns: &[String]) -> String {
+    let mut all = vec![quote_identifier(&shared.column)];
+    all.extend(columns.iter().map(|column| quote_identifier(column)));
+    all.join(", ")
 }
 
 const FOREIGN: &str = "
-SELECT n.nspname::text, c.relname::text, con.conname::text, pn.nspname::text, p.relname::text,
+SELECT n.nspname::text, c.relname::text, con.conname::text, pn.nspname::text, p.relname::text, c.oid, p.oid,
     ARRAY(SELECT a.attname::text FROM unnest(con.conkey) WITH ORDINALITY k(num, at)
         JOIN pg_attribute a ON a.attrelid = con.conrelid AND a.attnum = k.num ORDER BY k.at),
     ARRAY(SELECT a.attname::text FROM unnest(con.confkey) WITH ORDINALITY k(num, at)
@@ -79,46 +100,59 @@ JOIN pg_namespace pn ON pn.oid = p.relnamespace
 WHERE con.contype = 'f' AND con.conparentid = 0 AND con.confrelid = ANY($1)
 ORDER BY n.nspname, c.relname, con.conname";
 
-/// Foreign keys to tables of tenants, by which the tenants of both rows need not be one.
-pub(super) async fn foreign(
+/// A foreign key to a table of tenants, by which the tenants of both rows need not be one.
+pub(in crate::tenancy) struct ForeignKey {
+    pub(in crate::tenancy) child: TableName,
+    pub(in crate::tenancy) child_oid: u32,
+    pub(in crate::tenancy) parent: TableName,
+    pub(in crate::tenancy) parent_oid: u32,
+    pub(in crate::tenancy) name: String,
+    /// The columns on the child's side, and those on the parent's that they are compared with.
+    pub(in crate::tenancy) columns: Vec<String>,
+    pub(in crate::tenancy) keys: Vec<String>,
+}
+
+pub(in crate::tenancy) async fn foreign_keys(
     session: &mut Session,
     shared: &SharedTables,
     tables: &[TableFacts],
-) -> Result<Findings, Error> {
-    let mut findings = Vec::new();
-    for row in session.query(FOREIGN, &[&oids(tables)]).await? {
-        let child = TableName::from((row.get::<_, &str>(0), row.get::<_, &str>(1)));
-        let parent = TableName::from((row.get::<_, &str>(3), row.get::<_, &str>(4)));
-        let (name, columns): (String, Vec<String>) = (row.get(2), row.get(5));
-        let keys: Vec<String> = row.get(6);
-        let mut pairs = columns.iter().zip(&keys);
-        if pairs.any(|(from, to)| *from == shared.column && *to == shared.column) {
-            continue;
-        }
-        let with = |columns: &[String]| {
-            let mut all = vec![quote_identifier(&shared.column)];
-            all.extend(columns.iter().map(|column| quote_identifier(column)));
-            all.join(", ")
-        };
-        findings.push(
-            Finding::new(
-                FindingKind::ForeignKeyAcrossTenants,
-                format!("{child}.{name}"),
-                format!(
-                    "it links rows to {parent} without looking at the tenant: a row of another tenant can be linked to, \
-                     found by trying, and deleted along"
-                ),
-                "put the tenant first on both sides; the other table needs it in its key",
-            )
-            .sql(format!(
-                "ALTER TABLE {} DROP CONSTRAINT {}, ADD FOREIGN KEY ({}) REFERENCES {} ({})",
-                child.sql(),
-                quote_identifier(&name),
-                with(&columns),
-                parent.sql(),
-                with(&keys)
-            )),
-        );
-    }
-    Ok(findings)
+) -> Result<Vec<ForeignKey>, Error> {
+    let rows = session.query(FOREIGN, &[&oids(tables)]).await?;
+    let key = |row: &Row| ForeignKey {
+        child: (row.get::<_, &str>(0), row.get::<_, &str>(1)).into(),
+        name: row.get(2),
+        parent: (row.get::<_, &str>(3), row.get::<_, &str>(4)).into(),
+        child_oid: row.get(5),
+        parent_oid: row.get(6),
+        columns: row.get(7),
+        keys: row.get(8),
+    };
+    let by_tenant = |key: &ForeignKey| {
+        let mut pairs = key.columns.iter().zip(&key.keys);
+        pairs.any(|(from, to)| *from == shared.column && *to == shared.column)
+    };
+    let keys = rows.iter().map(key);
+    Ok(keys.filter(|key| !by_tenant(key)).collect())
+}
+
+/// What a foreign key without the tenant lets through.
+pub(super) fn foreign(key: &ForeignKey, shared: &SharedTables) -> Finding {
+    let (child, parent) = (&key.child, &key.parent);
+    Finding::new(
+        FindingKind::ForeignKeyAcrossTenants,
+        format!("{child}.{}", key.name),
+        format!(
+            "it links rows to {parent} without looking at the tenant: a row of another tenant can be linked to, found \
+             by trying, and deleted along"
+        ),
+        "put the tenant first on both sides; the other table needs it in its key",
+    )
+    .sql(format!(
+        "ALTER TABLE {} DROP CONSTRAINT {}, ADD FOREIGN KEY ({}) REFERENCES {} ({})",
+        child.sql(),
+        quote_identifier(&key.name),
+        with_tenant(shared, &key.columns),
+        parent.sql(),
+        with_tenant(shared, &key.keys)
+    ))
 }

@@ -7,7 +7,7 @@ use crate::tenancy::findings::{Finding, FindingKind};
 use crate::tenancy::install::{SharedTables, TableFacts, TenantKey};
 
 /// The roles that are judged.
-pub(super) struct Judged(Vec<Role>);
+pub(in crate::tenancy) struct Judged(Vec<Role>);
 
 /// One of them.
 #[expect(
@@ -34,22 +34,29 @@ SELECT DISTINCT ON (r.oid) r.oid, r.rolname::text, pg_get_userbyid(j.member)::te
     r.rolreplication, r.rolcreaterole
 FROM judged j JOIN pg_roles r ON r.oid = j.oid ORDER BY r.oid, j.member NULLS FIRST";
 
-/// The named role, the one that has logged in, and whatever they are members of.
-pub(super) async fn read(session: &mut Session, shared: &SharedTables) -> Result<Judged, Error> {
-    let rows = session.query(ROLES, &[&shared.role]).await?;
-    let role = |row: &pool_postgres::Row| Role {
-        oid: row.get(0),
-        name: row.get(1),
-        member: row.get(2),
-        is_superuser: row.get(3),
-        bypasses: row.get(4),
-        replicates: row.get(5),
-        makes_roles: row.get(6),
-    };
-    Ok(Judged(rows.iter().map(role).collect()))
-}
-
 impl Judged {
+    /// The named role, the one that has logged in, and whatever they are members of.
+    pub(in crate::tenancy) async fn read(
+        session: &mut Session,
+        shared: &SharedTables,
+    ) -> Result<Self, Error> {
+        let rows = session.query(ROLES, &[&shared.role]).await?;
+        let role = |row: &pool_postgres::Row| Role {
+            oid: row.get(0),
+            name: row.get(1),
+            member: row.get(2),
+            is_superuser: row.get(3),
+            bypasses: row.get(4),
+            replicates: row.get(5),
+            makes_roles: row.get(6),
+        };
+        Ok(Self(rows.iter().map(role).collect()))
+    }
+
+    pub(in crate::tenancy) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|role| &*role.name)
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|role| role.name == name)
     }
@@ -136,14 +143,15 @@ impl Role {
                 kind,
                 &self.name,
                 format!("the application's role {what}"),
-                "take it from the role, or let the application log in as another one",
+                "take it from the role and renew its connections, which keep plans made before; or let the application log in as \
+                 another one",
             )
             .sql(format!("ALTER ROLE {name} {take}")),
             Some(member) => Finding::new(
                 kind,
                 &self.name,
                 format!("{member} is a member of {}, which {what}", self.name),
-                "take the role out of that one",
+                "take the role out of that one, and renew its connections",
             )
             .sql(format!("REVOKE {name} FROM {}", quote_identifier(member))),
         }
