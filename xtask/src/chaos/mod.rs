@@ -155,7 +155,7 @@ async fn trouble(args: &Args, way: Replication, seed: u64, length: Duration) -> 
         anyhow::Ok(violations)
     };
     let mut violations = tokio::select! {
-        done = done => done?,
+        done = done => done.inspect_err(|_| world.story.show_the_end())?,
         _ = listening => bail!("the services' events ended"),
     };
     let found = found(&world).await?;

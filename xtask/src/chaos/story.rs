@@ -9,6 +9,9 @@ use crate::tour::lock;
 /// How much of the story before and after a violation is shown.
 const AROUND: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(2));
 
+/// How many lines are shown where it breaks off.
+const LAST: usize = 40;
+
 /// Everything that was done to the servers, and what the databases said of it.
 pub(crate) struct Story {
     began: Instant,
@@ -62,6 +65,14 @@ impl Story {
             })
             .map(|(at, what)| self.line(*at, what))
             .collect()
+    }
+
+    /// Prints the last of it.
+    pub(crate) fn show_the_end(&self) {
+        let lines = self.about(None);
+        for line in &lines[lines.len().saturating_sub(LAST)..] {
+            println!("  {line}");
+        }
     }
 
     /// A moment as the story's lines name it.

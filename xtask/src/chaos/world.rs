@@ -21,9 +21,11 @@ pub(crate) const REPLICAS: usize = 3;
 const STANDBYS: &str = "ANY 1 (primary, replica1, replica2, replica3)";
 /// How long servers may take to do what they are told.
 const PATIENCE: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How often a promoted server is asked whether it is one yet.
-const SETTLED_AFTER: Duration = Duration::from_millis(40);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Between two looks at where the replicas stand, and how long one stands still that has not replayed all it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(40);
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 const SCHEMA: &str = "
     CREATE TABLE appended (writer int NOT NULL, number int NOT NULL);
@@ -150,26 +152,30 @@ impl World {
         Ok(())
     }
 
-    /// How far each replica has received, once nothing more comes.
+    /// How far each replica has received, once nothing more comes. What the primary sent of a record that it did not
+    /// finish is never replayed, so a replica rests, too, where it has stood for a while.
     async fn positions_at_rest(&self, replicas: &[usize]) -> Result<Vec<(usize, i64)>> {
         let deadline = Instant::now() + PATIENCE;
-        let mut before = Vec::new();
+        let (mut before, mut since) = (Vec::new(), Instant::now());
         loop {
             let mut now = Vec::new();
-            let mut replayed = true;
             for index in replicas {
-                let (received, all) = position_of(self.node(*index)).await?;
-                now.push((*index, received));
-                replayed &= all;
+                let at = position_of(self.node(*index)).await?;
+                now.push((*index, at.received, at.replayed));
             }
-            if replayed && now == before {
-                return Ok(now);
+            let all = now
+                .iter()
+                .all(|(_, received, replayed)| received == replayed);
+            if now != before {
+                (before, since) = (now, Instant::now());
+            } else if all || since.elapsed() > SETTLED_AFTER {
+                let received = now.iter().map(|(index, received, _)| (*index, *received));
+                return Ok(received.collect());
             }
             if Instant::now() > deadline {
-                bail!("the replicas did not come to rest: {now:?}, before {before:?}");
+                bail!("the replicas did not come to rest: {before:?}");
             }
-            before = now;
-            sleep(SETTLED_AFTER).await;
+            sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -220,18 +226,27 @@ async fn timeline_of(primary: &Node) -> Result<u32> {
     Ok(u32::from_str_radix(&file, 16)?)
 }
 
-/// How far a replica has received, and whether it has replayed all of that.
-async fn position_of(replica: &Node) -> Result<(i64, bool)> {
+/// Where a replica stands.
+struct Position {
+    /// What it has, replayed or not.
+    received: i64,
+    replayed: i64,
+}
+
+async fn position_of(replica: &Node) -> Result<Position> {
     let rows = replica
         .sql(
-            "SELECT (greatest(r, p) - '0/0'::pg_lsn)::bigint, p >= greatest(r, p)
+            "SELECT (greatest(r, p) - '0/0'::pg_lsn)::bigint, (p - '0/0'::pg_lsn)::bigint
              FROM (SELECT pg_last_wal_receive_lsn() AS r, pg_last_wal_replay_lsn() AS p) AS at",
         )
         .await?;
-    let [Some(position), Some(all)] = rows.first().map_or(&[][..], Vec::as_slice) else {
+    let [Some(received), Some(replayed)] = rows.first().map_or(&[][..], Vec::as_slice) else {
         bail!("{} does not say where it stands: {rows:?}", replica.name());
     };
-    Ok((position.parse()?, all == "t"))
+    Ok(Position {
+        received: received.parse()?,
+        replayed: replayed.parse()?,
+    })
 }
 
 /// The only cell that a statement gives.

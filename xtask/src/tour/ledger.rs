@@ -22,6 +22,8 @@ pub(crate) enum Fate {
     NotWritten,
     /// It was reported that nobody can tell.
     Unknown,
+    /// It was acknowledged by a primary that had been replaced, and lost with it.
+    Lost,
 }
 
 /// All attempts, and the ticks.

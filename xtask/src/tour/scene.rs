@@ -23,7 +23,7 @@ const MAX_OVERFLOW: usize = 2;
 pub(crate) const QUEUE_SIZE: usize = 2;
 pub(crate) const QUEUE_OVERFLOW: usize = 1;
 /// What starting, recovering and stopping take in all, in seconds; the rest is the load's.
-const FIXED: u64 = 12;
+const FIXED: u64 = 16;
 const SHORTEST: u64 = 5;
 
 /// The servers and everything that is known about them.
@@ -178,7 +178,7 @@ impl Scene {
             }
         }
         let once = named("every acknowledged order is there exactly once");
-        let failed = named("nothing is there that failed for certain or was given up");
+        let failed = named("nothing is there that failed for certain, was given up or was lost");
         // Not of a phase: how many there are is chance in most.
         let unknown = self
             .checks
@@ -186,7 +186,9 @@ impl Scene {
         for (order, (fate, times)) in fates.iter().zip(times).enumerate() {
             match fate {
                 Fate::Acknowledged => once.equal(&format!("order {order} is there"), &times, &1),
-                Fate::NotWritten => failed.equal(&format!("order {order} is there"), &times, &0),
+                Fate::NotWritten | Fate::Lost => {
+                    failed.equal(&format!("order {order} is there"), &times, &0);
+                }
                 Fate::Unknown => unknown.that(times <= 1, || {
                     format!("order {order} is there {times} times")
                 }),

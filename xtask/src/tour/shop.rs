@@ -7,14 +7,15 @@ use pool_router::{Error, Session};
 /// The lines that each order has: an order is seen with all of them or not at all.
 pub(crate) const LINES: i64 = 2;
 
-/// No key is unique: an order that were written twice could be seen twice.
+/// No key is unique: an order that were written twice could be seen twice. The right is for the history of timelines.
 pub(crate) const SCHEMA: &str = "
     CREATE TABLE orders (id bigint NOT NULL, customer int NOT NULL, placed timestamptz NOT NULL DEFAULT now());
     CREATE INDEX ON orders (id);
     CREATE TABLE order_lines (order_id bigint NOT NULL, item text NOT NULL, pieces int NOT NULL);
     CREATE INDEX ON order_lines (order_id);
     CREATE TABLE ticks (n bigint NOT NULL);
-    INSERT INTO ticks VALUES (0);";
+    INSERT INTO ticks VALUES (0);
+    GRANT EXECUTE ON FUNCTION pg_read_file(text, bigint, bigint, boolean) TO app;";
 
 /// Every order with how often it is there and how many lines it has.
 pub(crate) const ALL_ORDERS: &str = "

@@ -3,6 +3,7 @@
 mod alone;
 mod lag;
 mod primary_restarts;
+mod promotion;
 mod queue;
 mod replica_dies;
 mod shutdown;
@@ -33,6 +34,7 @@ pub(crate) async fn run(scene: &Scene) -> Result<()> {
     alone::run(scene).await?;
     primary_restarts::run(scene).await?;
     torn_commits::run(scene).await?;
+    promotion::run(scene).await?;
     shutdown::run(scene).await
 }
 

@@ -1,4 +1,4 @@
-//! Phase 7: what is under way ends, newcomers are refused, and nothing is left on the servers.
+//! Phase 8: what is under way ends, newcomers are refused, and nothing is left on the servers.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::tour::sampler::Counts;
 use crate::tour::scene::Scene;
 use crate::tour::shop;
 
-const PHASE: &str = "7 shutdown";
+const PHASE: &str = "8 shutdown";
 const UNDER_WAY: usize = 4;
 /// How long the server takes to notice that a connection was closed.
 const GONE: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(scene: &Scene) -> Result<()> {
-    scene.view.say("7 shutdown: with work under way");
+    scene.view.say("8 shutdown: with work under way");
     let primary = scene.db.status().nodes[0].pool.in_use;
     ensure!(
         primary == 0,
