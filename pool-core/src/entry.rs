@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::atomic::AtomicCell;
 
+#[cfg(debug_assertions)]
+use crate::rt::{self, TaskId};
+
 /// The generation of a connection that is closed when it comes back, whatever its age.
 pub(crate) const OUTCAST: u64 = u64::MAX;
 
@@ -41,6 +44,9 @@ pub(crate) struct Facts {
     uses: AtomicU64,
     suspected: AtomicU64,
     overdue: AtomicU64,
+    /// Which task took it: looked at where another checkout of the same task waits.
+    #[cfg(debug_assertions)]
+    task: AtomicCell<Option<TaskId>>,
 }
 
 impl Facts {
@@ -62,9 +68,17 @@ impl Facts {
     #[inline]
     pub(crate) fn note(&self, place: &'static Location<'static>, now: u64) -> bool {
         self.hand(place, now);
+        #[cfg(debug_assertions)]
+        self.task.store(rt::task());
         let uses = self.uses.load(Ordering::Relaxed) + 1;
         self.uses.store(uses, Ordering::Relaxed);
         uses.is_multiple_of(SAMPLE)
+    }
+
+    /// Whether it was taken by the task that runs now.
+    #[cfg(debug_assertions)]
+    pub(crate) fn is_ours(&self) -> bool {
+        rt::task().is_some_and(|task| self.task.load() == Some(task))
     }
 
     /// Whether this checkout was to be timed.

@@ -66,6 +66,9 @@ pub struct TimedOut<E> {
     pub seen: Status,
     /// Who has held a connection longest.
     pub longest: Option<Holder>,
+    /// What the caller's own task holds: it may have waited for itself. Only in builds with debug assertions, and only of
+    /// spawned tasks; else `None`.
+    pub own: Option<Holder>,
     /// How the last attempt to open a connection failed, if none has succeeded since.
     pub last_connect_error: Option<ConnectError<E>>,
 }
@@ -187,6 +190,12 @@ impl<E> fmt::Display for TimedOut<E> {
         )?;
         if let Some(longest) = &self.longest {
             write!(f, "; longest held {longest}")?;
+        }
+        if let Some(own) = &self.own {
+            write!(
+                f,
+                "; the waiting task itself holds one for {own}: give it back first, or pass it on"
+            )?;
         }
         if self.last_connect_error.is_some() {
             f.write_str("; the last attempt to open one failed")?;

@@ -4,6 +4,7 @@
 //! many, and never holds up the pool. While nobody observes, nothing is made.
 
 use std::fmt;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -88,6 +89,14 @@ pub enum EventKind {
     TimedOut {
         /// How long it had waited.
         waited: Duration,
+    },
+    /// A caller waits for a connection to come back while its own task holds one: where all do so, nobody goes on. Only
+    /// in builds with debug assertions, and only of spawned tasks.
+    WaitsWhileHolding {
+        /// The line that waits.
+        place: &'static Location<'static>,
+        /// What the task holds.
+        holder: Holder,
     },
     /// All connections opened before now are suspect, or are to be closed when they come back.
     GenerationEnded,

@@ -12,7 +12,15 @@ pub(crate) use random::*;
 mod plain {
     pub(crate) use tokio::runtime::{Handle, Id};
     pub(crate) use tokio::sync::Notify;
+    #[cfg(debug_assertions)]
+    pub(crate) use tokio::task::Id as TaskId;
     pub(crate) use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+    /// Which task runs, where one does: what the runtime drives by `block_on` has no number.
+    #[cfg(debug_assertions)]
+    pub(crate) fn task() -> Option<TaskId> {
+        tokio::task::try_id()
+    }
 
     /// Whether the current runtime, if there is one, has timers. Tokio tells by a panic only.
     pub(crate) fn has_timers() -> bool {
@@ -30,6 +38,15 @@ mod random {
     pub(crate) use shuttle_tokio::sync::Notify;
 
     pub(crate) use crate::virtual_time::{Instant, sleep, sleep_until, timeout};
+
+    #[cfg(debug_assertions)]
+    pub(crate) type TaskId = usize;
+
+    /// Tasks have no numbers here.
+    #[cfg(debug_assertions)]
+    pub(crate) fn task() -> Option<TaskId> {
+        None
+    }
 
     /// Time is a number here.
     pub(crate) fn has_timers() -> bool {

@@ -334,6 +334,26 @@ impl<B: Backend> Shared<B> {
         }
     }
 
+    /// What the task that runs now holds already; in builds without debug assertions nobody knows.
+    pub(crate) fn held_by_waiter(&self, core: &Core<B>) -> Option<HeldBy> {
+        #[cfg(debug_assertions)]
+        {
+            let now = self.now();
+            let mut held = None;
+            core.each_live(|live, facts| {
+                if live == Live::InUse && facts.is_ours() {
+                    held = held.take().or_else(|| held_by(facts, now));
+                }
+            });
+            held
+        }
+        #[cfg(not(debug_assertions))]
+        {
+            let _ = (self, core);
+            None
+        }
+    }
+
     /// Who holds connections, longest first.
     pub(crate) fn holders(&self, core: &Core<B>) -> Vec<HeldBy> {
         let now = self.now();

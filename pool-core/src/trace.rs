@@ -3,7 +3,7 @@
 //! Target `pool_core`. Spans: `pool.get` (debug) around a checkout that has to wait, `pool.connect` (debug)
 //! around an attempt to open a connection; both with `db.client.connection.pool.name`. Events: one for each
 //! [`Event`](crate::Event), with its name as message: a failed attempt, a pool that is down, a timeout, a
-//! suspected leak and an overlong hold at `WARN`; what concerns the whole pool at `INFO`; what concerns one
+//! suspected leak, an overlong hold and a task that waits while it holds a connection at `WARN`; what concerns the whole pool at `INFO`; what concerns one
 //! connection at `DEBUG`; checkouts and returns at `TRACE`, and only while somebody observes the pool or it has
 //! hooks for them, for the fast way tells nobody.
 
@@ -61,6 +61,12 @@ pub(crate) fn event(pool: Option<&str>, kind: &EventKind) {
             );
         }
         EventKind::TimedOut { waited } => log!(Level::WARN, "timed out", waited = ?waited),
+        EventKind::WaitsWhileHolding { place, holder } => log!(
+            Level::WARN,
+            "a task waits for a connection while it holds one",
+            place = %place,
+            holder = %holder
+        ),
         EventKind::GenerationEnded => log!(Level::INFO, "generation ended"),
         EventKind::LeakSuspected { holder } => {
             log!(Level::WARN, "leak suspected", holder = %holder);

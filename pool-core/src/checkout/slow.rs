@@ -275,8 +275,22 @@ impl<B: Backend, H: Holder<Parts<B>>, N, F> Slow<B, H, N, F> {
             Duty::Hurry => self.shared().sooner.notify_waiters(),
         }
         match turn {
-            Turn::Pending(opening) => self.pending(opening, &handle, outside),
+            Turn::Pending(opening) => {
+                if opening.is_none() {
+                    self.warn_of_own();
+                }
+                self.pending(opening, &handle, outside)
+            }
             over => Poll::Ready(self.over(over)),
+        }
+    }
+
+    /// Tells where it waits for others while its own task holds a connection.
+    fn warn_of_own(&self) {
+        if let Some(holder) = self.shared().held_by_waiter(self.core()) {
+            let place = self.place;
+            self.shared()
+                .tell(|| EventKind::WaitsWhileHolding { place, holder });
         }
     }
 
@@ -382,6 +396,7 @@ pub(crate) fn timed_out<B: Backend>(core: &Core<B>, started: u64) -> GetError<B:
         waited,
         seen,
         longest: shared.holders(core).into_iter().next(),
+        own: shared.held_by_waiter(core),
         last_connect_error: shared.outage.last(),
     }))
 }

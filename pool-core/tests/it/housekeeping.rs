@@ -242,6 +242,48 @@ async fn overflow_stays_open_for_as_long_as_it_may_linger() {
     assert_eq!(pool.stats().closed.by(CloseReason::Overflow), 2);
 }
 
+// ---- a task that waits for itself ----
+
+#[cfg(debug_assertions)]
+#[tokio::test(start_paused = true)]
+async fn a_task_that_waits_while_it_holds_a_connection_is_told_where_it_took_that() {
+    let pool = ScriptedBackend::new().pool_with(1, 0, |b| b.pool_timeout(SECOND));
+    let mut events = pool.events();
+    let nested = {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            let (held, line) = (pool.get(), line!());
+            let held = held.await.unwrap();
+            let error = pool.get().await.expect_err("the only one is held");
+            drop(held);
+            (error.to_string(), line)
+        })
+    };
+    let (error, line) = nested.await.unwrap();
+    let place = format!("taken at {}:{line}", file!());
+    assert!(
+        error.contains("the waiting task itself holds one"),
+        "{error}"
+    );
+    assert!(error.contains(&place), "{error}");
+    let mut told = 0;
+    while let Some(event) = events.try_next() {
+        if let EventKind::WaitsWhileHolding { place, holder } = event.kind {
+            assert_eq!((holder.place.line(), place.line()), (line, line + 2));
+            told += 1;
+        }
+    }
+    assert_eq!(told, 1);
+
+    // Another task's connection is none of its own.
+    let held = pool.get().await.unwrap();
+    let other = pool.clone();
+    let waits = tokio::spawn(async move { other.get().await.map(drop).map_err(|e| e.to_string()) });
+    let error = waits.await.unwrap().expect_err("held elsewhere");
+    assert!(!error.contains("itself"), "{error}");
+    drop(held);
+}
+
 // ---- leaks ----
 
 #[tokio::test(start_paused = true)]
