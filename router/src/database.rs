@@ -184,6 +184,23 @@ impl Database {
         &self.shared
     }
 
+    /// Where sessions that write get their connections.
+    pub(crate) fn write_source(&self) -> Arc<dyn ConnectionSource> {
+        Arc::clone(&self.writes)
+    }
+
+    /// Where sessions that read get theirs, with the default promise or with one of their own.
+    pub(crate) fn read_source(&self, options: Option<ReadOptions>) -> Arc<dyn ConnectionSource> {
+        let Some(options) = options else {
+            return Arc::clone(&self.reads);
+        };
+        Arc::new(ReadSource {
+            shared: Arc::clone(&self.shared),
+            options,
+            watchers: Arc::clone(&self.watchers),
+        })
+    }
+
     /// Session factories, for code that makes its own sessions.
     pub fn sessions(&self) -> Sessions<'_> {
         Sessions { database: self }
@@ -294,14 +311,7 @@ impl Sessions<'_> {
 
     /// Read-only sessions with these options, as [`Database::read_with`] makes them.
     pub fn read_with(&self, options: impl Into<ReadOptions>) -> SessionFactory {
-        let Database {
-            shared, watchers, ..
-        } = self.database;
-        let source = ReadSource {
-            shared: Arc::clone(shared),
-            options: options.into(),
-            watchers: Arc::clone(watchers),
-        };
-        SessionFactory::from_source(Arc::new(source), SessionOptions::default().read_only())
+        let source = self.database.read_source(Some(options.into()));
+        SessionFactory::from_source(source, SessionOptions::default().read_only())
     }
 }

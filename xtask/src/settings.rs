@@ -12,13 +12,15 @@ use crate::steps::root;
 const PAGE: &str = "docs/settings.md";
 
 /// Where the builders are.
-const BUILDERS: [&str; 6] = [
+const BUILDERS: [&str; 8] = [
     "pool-core/src/config.rs",
     "pool-postgres/src/engine/builder.rs",
     "pool-postgres/src/retry.rs",
     "pool-postgres/src/session/options.rs",
     "router/src/builder.rs",
     "router/src/tenancy/install/shared_tables.rs",
+    "router/src/tenancy/tenants.rs",
+    "router/src/tenancy/load.rs",
 ];
 
 pub(crate) fn check() -> anyhow::Result<()> {

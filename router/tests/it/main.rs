@@ -19,4 +19,5 @@ mod tenancy_attack;
 mod tenancy_check;
 mod tenancy_figures;
 mod tenancy_install;
+mod tenants;
 mod tokens;
