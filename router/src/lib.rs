@@ -85,7 +85,12 @@
 //!
 //! All off by default. `serde`: [`DatabaseConfig`] from configuration files, and [`HealthReport`] for a route that
 //! shows it. `metrics`: numbers for the recorder of the `metrics` crate. `console`: a page that shows a database live, to
-//! mount in a service of axum's.
+//! mount in a service of axum's. `tower`: a layer that finds a request's tenant.
+//!
+//! # Tenants
+//!
+//! [`tenancy`] gives sessions that are confined to one tenant, whether it has a database, a schema or rows in tables that
+//! others share.
 //!
 //! # Where to look
 //!
