@@ -4,6 +4,7 @@ mod chaos;
 mod crates;
 mod examples;
 mod fuzz;
+mod isolation;
 mod licences;
 mod mutate;
 mod prove;
@@ -32,6 +33,8 @@ enum Command {
     Tour(tour::Args),
     /// Fail servers and network at random under load, promote replicas, and hold what clients saw against what is there.
     Chaos(chaos::Args),
+    /// Have hundreds of tenants work at random, and hold every row against its tenant; then with deliberate faults.
+    Isolation(isolation::Args),
     /// Run everything that must pass.
     Test,
     /// Run the examples that need servers, on servers of their own.
@@ -61,6 +64,9 @@ fn main() -> ExitCode {
         }
         Command::Chaos(args) => {
             setup::postgres(args.pg_bin.as_deref()).and_then(|()| chaos::run(&args))
+        }
+        Command::Isolation(args) => {
+            setup::postgres(args.pg_bin.as_deref()).and_then(|()| isolation::run(&args))
         }
         Command::Test => test::run(),
         Command::Examples => setup::postgres(None).and_then(|()| examples::run()),
