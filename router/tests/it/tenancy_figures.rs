@@ -105,7 +105,10 @@ async fn what_a_backend_keeps_of_each_table_that_it_has_touched() {
         .await;
     }
     let size = "SELECT pg_size_pretty(pg_database_size(current_database()))";
-    println!("the database: {}", crate::shop::cell(&shop.superuser, size).await);
+    println!(
+        "the database: {}",
+        crate::shop::cell(&shop.superuser, size).await
+    );
 
     for prepared in [false, true] {
         let engine: Engine = shop.as_superuser();
@@ -113,7 +116,10 @@ async fn what_a_backend_keeps_of_each_table_that_it_has_touched() {
         let client = connection.client();
         let start = kept(client).await;
         let mut statements = Vec::new();
-        println!("one backend, {} statements:", if prepared { "prepared" } else { "unprepared" });
+        println!(
+            "one backend, {} statements:",
+            if prepared { "prepared" } else { "unprepared" }
+        );
         for schema in 0..300 {
             for table in 0..10 {
                 let sql = format!("SELECT count(*) FROM s{schema}.t{table} WHERE id > 5");
@@ -128,12 +134,19 @@ async fn what_a_backend_keeps_of_each_table_that_it_has_touched() {
             if (schema + 1) % 100 == 0 {
                 let tables = (schema + 1) * 10;
                 let kept = kept(client).await - start;
-                println!("  {tables} tables: {} KiB, {:.1} KiB each", kept / 1024, per(kept, tables));
+                println!(
+                    "  {tables} tables: {} KiB, {:.1} KiB each",
+                    kept / 1024,
+                    per(kept, tables)
+                );
             }
         }
         drop(statements);
         client.simple_query("DISCARD ALL").await.expect("discarded");
-        println!("  after DISCARD ALL: {} KiB", (kept(client).await - start) / 1024);
+        println!(
+            "  after DISCARD ALL: {} KiB",
+            (kept(client).await - start) / 1024
+        );
     }
 }
 

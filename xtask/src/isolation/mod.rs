@@ -69,6 +69,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             if ledger.foreign() > 0 || stored > 0 {
                 faults.push("a foreign row".to_owned());
             }
+            if ledger.unexpected() > 0 {
+                faults.push("errors that nothing explains".to_owned());
+            }
             world.end().await;
         }
         println!(
