@@ -40,7 +40,7 @@ enum Ticker {
 }
 
 /// A moment that lies before every point in time that this process will see.
-fn origin() -> Instant {
+pub(crate) fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| {
         let now = Instant::now();

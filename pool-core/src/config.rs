@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) down_after: u32,
     pub(crate) backoff: (Duration, Duration),
     pub(crate) time_source: TimeSource,
+    #[cfg(all(feature = "lab", not(pool_shuttle)))]
+    pub(crate) swap: crate::lab::Swap,
 }
 
 impl Config {
@@ -148,8 +150,16 @@ impl<B: Backend> Builder<B> {
                 down_after: 3,
                 backoff: (Duration::from_millis(50), Duration::from_secs(2)),
                 time_source: TimeSource::Coarse,
+                #[cfg(all(feature = "lab", not(pool_shuttle)))]
+                swap: crate::lab::Swap::default(),
             },
         }
+    }
+
+    /// What stands in the place of the pool's own parts.
+    #[cfg(all(feature = "lab", not(pool_shuttle)))]
+    pub(crate) fn swap(&mut self) -> &mut crate::lab::Swap {
+        &mut self.config.swap
     }
 
     /// How many connections the pool keeps; SQLAlchemy's `pool_size`.

@@ -24,6 +24,8 @@ mod raw;
 mod sync;
 
 #[cfg(not(pool_loom))]
+mod advice;
+#[cfg(not(pool_loom))]
 mod backend;
 #[cfg(not(any(pool_loom, pool_shuttle)))]
 mod blocking;
@@ -53,6 +55,8 @@ mod guard;
 pub mod hooks;
 #[cfg(not(pool_loom))]
 mod housekeeping;
+#[cfg(feature = "lab")]
+pub mod lab;
 #[cfg(not(pool_loom))]
 mod lazily;
 #[cfg(not(pool_loom))]
@@ -107,6 +111,7 @@ pub mod __fuzz {
 
 #[cfg(not(pool_loom))]
 mod public {
+    pub use crate::advice::{Advice, Bottleneck, Confidence, Demand};
     pub use crate::backend::{Backend, Failure, Health, When};
     #[cfg(not(pool_shuttle))]
     pub use crate::blocking::{BlockingPool, StartError};
@@ -123,7 +128,7 @@ mod public {
     pub use crate::policy::{PrePing, QueueDiscipline, Reuse, Shed, ShedMode, TimeSource};
     pub use crate::pool::Pool;
     pub use crate::pool_map::PoolMap;
-    pub use crate::stats::{CloseReason, Closed, Distribution, Stats};
+    pub use crate::stats::{CloseReason, Closed, Distribution, Held, Stats};
     pub use crate::status::{CloseReport, Holder, Status};
 }
 

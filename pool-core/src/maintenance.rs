@@ -81,7 +81,7 @@ pub(crate) fn push<B: Backend>(core: &Arc<Core<B>>, job: Job<B>) {
     match shared.runtime() {
         Some(handle) => {
             work.place.store(Some(handle.id()));
-            drop(handle.spawn(worker.run()));
+            handle.spawn(worker.run());
         }
         None => drop(worker), // Its destructor does without I/O what there is to do.
     }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
-use std::thread;
 
 use crate::backend::Backend;
 use crate::checkout::{self, Quick, Vetted};
@@ -18,6 +17,7 @@ use crate::policy::{QueueDiscipline, Reuse, ShedMode};
 use crate::put_back;
 use crate::raw::claim::Holder;
 use crate::raw::rare::{Limits, Order, Shed as Shedding};
+use crate::rt;
 use crate::rules::Rules;
 use crate::shared::{Core, Parts, Shared};
 use crate::status::Status;
@@ -94,7 +94,7 @@ impl<B: Backend> Pool<B> {
     ) -> Result<Self, BuildError> {
         let capacity = config.capacity();
         let rules = Rules::of(config);
-        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = rt::processors();
         let shed = match config.queue {
             QueueDiscipline::Fifo => None,
             QueueDiscipline::Shed(shed) => Some(Shedding {
@@ -121,11 +121,11 @@ impl<B: Backend> Pool<B> {
         let budget = config.budget.clone();
         let (weight, promised) = (config.budget_weight, config.min_idle);
         let core = Arc::new_cyclic(|me| {
-            Core::<B>::new(
-                limits,
-                order,
-                Shared::new(backend, rules, hooks, me.clone()),
-            )
+            let outside = Shared::new(backend, rules, hooks, me.clone());
+            let core = Core::<B>::new(limits, order, outside);
+            #[cfg(all(feature = "lab", not(pool_shuttle)))]
+            let core = core.swapped(&config.swap);
+            core
         });
         if let Some(budget) = budget {
             let joined = budget.join(&core, weight as usize, promised);

@@ -111,6 +111,9 @@ pub(crate) fn after_use<B: Backend, H: Holder<Parts<B>>>(claim: Claim<Parts<B>, 
 fn note_hold<B: Backend>(shared: &Shared<B>, since: u64) {
     let held = clock::exact().saturating_sub(since);
     shared.timed(Timed::Hold, held);
+    if let Some(core) = shared.core() {
+        shared.tally.held(core.counts().in_use(), held);
+    }
 }
 
 /// Returns a connection that somebody must look at.

@@ -1,20 +1,25 @@
 //! The one door to the runtime: its tasks, its notifications and its timers.
 //!
 //! They are tokio's. Under `--cfg pool_shuttle` they are shuttle's, whose scheduler picks at random who runs
-//! next at every step, and time is a number that moves when [`virtual_time`](crate::virtual_time) moves it.
+//! next at every step, and time is a number that moves when [`virtual_time`](crate::virtual_time) moves it. With the
+//! feature `lab` they are those of the laboratory's world in a thread that is in one.
 
-#[cfg(not(pool_shuttle))]
+#[cfg(all(feature = "lab", not(pool_shuttle)))]
+pub(crate) use crate::lab::runtime::*;
+#[cfg(not(any(feature = "lab", pool_shuttle)))]
 pub(crate) use plain::*;
 #[cfg(pool_shuttle)]
 pub(crate) use random::*;
 
-#[cfg(not(pool_shuttle))]
+#[cfg(not(any(feature = "lab", pool_shuttle)))]
 mod plain {
     pub(crate) use tokio::runtime::{Handle, Id};
     pub(crate) use tokio::sync::Notify;
     #[cfg(debug_assertions)]
     pub(crate) use tokio::task::Id as TaskId;
     pub(crate) use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+    use crate::policy::TimeSource;
 
     /// Which task runs, where one does: what the runtime drives by `block_on` has no number.
     #[cfg(debug_assertions)]
@@ -27,6 +32,16 @@ mod plain {
         let timer = || drop(sleep(std::time::Duration::ZERO));
         Handle::try_current().is_err() || std::panic::catch_unwind(timer).is_ok()
     }
+
+    /// How many processors there are to spread slots over.
+    pub(crate) fn processors() -> usize {
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    }
+
+    /// Where a pool that is built here reads the time.
+    pub(crate) fn time_source(wanted: TimeSource) -> TimeSource {
+        wanted
+    }
 }
 
 #[cfg(pool_shuttle)]
@@ -37,6 +52,7 @@ mod random {
     pub(crate) use shuttle_tokio::runtime::Id;
     pub(crate) use shuttle_tokio::sync::Notify;
 
+    use crate::policy::TimeSource;
     pub(crate) use crate::virtual_time::{Instant, sleep, sleep_until, timeout};
 
     #[cfg(debug_assertions)]
@@ -51,6 +67,16 @@ mod random {
     /// Time is a number here.
     pub(crate) fn has_timers() -> bool {
         true
+    }
+
+    /// How many processors there are to spread slots over.
+    pub(crate) fn processors() -> usize {
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    }
+
+    /// Where a pool that is built here reads the time.
+    pub(crate) fn time_source(wanted: TimeSource) -> TimeSource {
+        wanted
     }
 
     thread_local! {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::policy::{PrePing, QueueDiscipline, TimeSource};
+use crate::rt;
 use crate::tally::Times;
 
 /// A duration in half the room, exact to a nanosecond; beyond 584 years it is [`Duration::MAX`].
@@ -91,7 +92,7 @@ impl Rules {
             },
             backoff: (Span::new(config.backoff.0), Span::new(config.backoff.1)),
             down_after: config.down_after,
-            time_source: config.time_source,
+            time_source: rt::time_source(config.time_source),
         }
     }
 

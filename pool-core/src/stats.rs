@@ -134,6 +134,17 @@ impl fmt::Display for Distribution {
     }
 }
 
+/// How long connections were held while so many were in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Held {
+    /// How many checkouts were timed.
+    pub count: u64,
+    /// Their mean.
+    pub mean: Duration,
+}
+
 /// What a pool has done since it was built: [`Pool::stats`](crate::Pool::stats).
 ///
 /// Each number is exact; numbers read while others work may be a moment apart. `Display` gives one line.
@@ -151,6 +162,13 @@ pub struct Stats {
     pub wait: Distribution,
     /// How long connections were held. One checkout in 64 of each slot is timed.
     pub hold: Distribution,
+    /// The same by how many connections were in use at the return: 1, 2 to 3, 4 to 7 and so on, the last from 128
+    /// on. A hold that grows with them says that the database is at its limit.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub hold_by_use: [Held; USES],
+    /// For how long all this was counted: since the pool opened its first connection.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub watched: Duration,
     /// How long opening took, failed attempts not counted.
     pub connect: Distribution,
     /// How old connections were when they were closed, exact to about 100 ms.
@@ -180,6 +198,9 @@ pub struct Stats {
     pub maintenance_age: Option<Duration>,
 }
 
+/// Into how many classes of use holds are divided.
+pub(crate) const USES: usize = 8;
+
 impl Stats {
     /// Fills in the distributions, with so many checkouts that did not wait.
     pub(crate) fn timed(&mut self, times: &Times, at_once: u64) {
@@ -190,11 +211,22 @@ impl Stats {
     }
 
     /// Adds another pool's counts.
+    #[allow(clippy::cast_precision_loss, reason = "fewer than 2^53 checkouts")]
     pub(crate) fn add(&mut self, other: &Self) {
         self.checkouts += other.checkouts;
         for (sum, more) in self.closed.0.iter_mut().zip(other.closed.0) {
             *sum += more;
         }
+        for (sum, more) in self.hold_by_use.iter_mut().zip(other.hold_by_use) {
+            let count = sum.count + more.count;
+            if count > 0 {
+                let all = sum.mean.as_secs_f64() * sum.count as f64
+                    + more.mean.as_secs_f64() * more.count as f64;
+                sum.mean = Duration::from_secs_f64(all / count as f64);
+            }
+            sum.count = count;
+        }
+        self.watched = self.watched.max(other.watched);
         self.opened += other.opened;
         self.connect_failures += other.connect_failures;
         self.timeouts += other.timeouts;

@@ -15,6 +15,7 @@ pub(crate) use random::*;
 
 #[cfg(not(any(pool_loom, pool_shuttle)))]
 mod plain {
+    use std::cell::Cell;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
@@ -27,11 +28,11 @@ mod plain {
 
     std::thread_local! {
         /// Where in [0, 2^32) this thread's first choice of word lies.
-        static HOME: u64 = {
+        static HOME: Cell<u64> = {
             // Ordering: Relaxed; only distinct values matter. The multiplier (2^32 divided by the golden
             // ratio) spreads successive threads evenly over any number of words.
             static THREADS: AtomicU64 = AtomicU64::new(0);
-            THREADS.fetch_add(0x9E37_79B9, Ordering::Relaxed) & 0xFFFF_FFFF
+            Cell::new(THREADS.fetch_add(0x9E37_79B9, Ordering::Relaxed) & 0xFFFF_FFFF)
         };
     }
 
@@ -42,8 +43,14 @@ mod plain {
             return 0;
         }
         // A thread that is being torn down has no local values left: any word will do.
-        let home = HOME.try_with(|home| *home).unwrap_or(0);
+        let home = HOME.try_with(Cell::get).unwrap_or(0);
         usize::try_from((home * words as u64) >> 32).expect("below `words`")
+    }
+
+    /// Makes the first word this thread's first choice, whichever thread it is.
+    #[cfg(feature = "lab")]
+    pub(crate) fn go_home() {
+        HOME.set(0);
     }
 }
 

@@ -7,8 +7,10 @@
 mod times;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::stats::{CloseReason, Closed};
+use crate::clock;
+use crate::stats::{CloseReason, Closed, Held, USES};
 
 pub(crate) use times::Times;
 
@@ -30,8 +32,21 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// When counting began, by the exact clock.
+struct Begun(u64);
+
+impl Default for Begun {
+    fn default() -> Self {
+        Self(clock::exact())
     }
 }
 
@@ -39,6 +54,8 @@ impl Counter {
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) times: Times,
+    uses: [(Counter, Counter); USES],
+    begun: Begun,
     closed: [Counter; CloseReason::ALL.len()],
     /// Of those who waited, how many were served.
     pub(crate) served_late: Counter,
@@ -55,6 +72,28 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn closed(&self, reason: CloseReason) {
         self.closed[reason as usize].raise();
+    }
+
+    /// Records how long a connection was held, and how many were in use with it.
+    pub(crate) fn held(&self, in_use: usize, micros: u64) {
+        let (count, sum) = &self.uses[(in_use.max(1).ilog2() as usize).min(USES - 1)];
+        count.raise();
+        sum.add(micros);
+    }
+
+    /// How long connections were held, by how many were in use.
+    pub(crate) fn by_use(&self) -> [Held; USES] {
+        std::array::from_fn(|class| {
+            let (count, sum) = &self.uses[class];
+            let count = count.get();
+            let mean = Duration::from_micros(sum.get().checked_div(count).unwrap_or(0));
+            Held { count, mean }
+        })
+    }
+
+    /// For how long it has counted.
+    pub(crate) fn watched(&self) -> Duration {
+        Duration::from_micros(clock::exact().saturating_sub(self.begun.0))
     }
 
     pub(crate) fn closings(&self) -> Closed {

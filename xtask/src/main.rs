@@ -5,6 +5,7 @@ mod crates;
 mod examples;
 mod fuzz;
 mod isolation;
+mod lab;
 mod licences;
 mod mutate;
 mod prove;
@@ -53,6 +54,9 @@ enum Command {
         #[arg(long)]
         system: bool,
     },
+    /// Study the pool in virtual time: writes target/lab/index.html; `lab size --help` advises on a pool's size.
+    #[command(disable_help_flag = true)]
+    Lab(lab::Args),
     /// Run the benchmarks: ours beside the peers, as ratios of one run.
     Bench,
 }
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Command::Mutate(args) => mutate::run(&args),
         Command::Prove(args) => prove::run(&args),
         Command::Setup { system } => setup::run(system),
+        Command::Lab(args) => lab::run(&args),
         Command::Bench => setup::postgres(None).and_then(|()| test::bench()),
     };
     match done {

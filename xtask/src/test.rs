@@ -10,8 +10,9 @@ const CHAOS_MINUTES: f64 = 0.15;
 /// How many random schedules run in all.
 const SCHEDULES: u32 = 2_000;
 
-/// Everything but the packages that bring other people's pools and drivers, and what a tool of theirs has written.
-const OURS: [&str; 7] = [
+/// Everything but the packages that bring other people's pools and drivers, what a tool of theirs has written, and
+/// the laboratory, whose feature of pool-core would be in all other tests too.
+const OURS: [&str; 9] = [
     "--workspace",
     "--exclude",
     "benches",
@@ -19,6 +20,8 @@ const OURS: [&str; 7] = [
     "neighbours",
     "--exclude",
     "clorinde",
+    "--exclude",
+    "lab",
 ];
 
 fn all(steps: &mut Steps) -> anyhow::Result<()> {
@@ -46,6 +49,7 @@ fn all(steps: &mut Steps) -> anyhow::Result<()> {
     steps.step("pool-core with all of its features", features)?;
     steps.step("pool-postgres with all of its features", postgres_features)?;
     steps.step("pool-router with all of its features", router_features)?;
+    steps.step("laboratory", laboratory)?;
     steps.step("models", models)?;
     steps.step("schedules", || schedules(SCHEDULES))?;
     steps.step("tour", || {
@@ -131,6 +135,15 @@ fn featured(package: &str, tests: &[&[&str]]) -> anyhow::Result<()> {
         steps::run(tests)?;
     }
     Ok(())
+}
+
+/// The laboratory: the pool against theory, in virtual time.
+fn laboratory() -> anyhow::Result<()> {
+    let mut clippy = cargo(&["clippy", "-p", "lab", "--release", "--all-targets"]);
+    clippy.args(["--", "-D", "warnings"]);
+    steps::run(clippy)?;
+    // With optimizations: millions of requests.
+    steps::run(cargo(&["test", "-p", "lab", "--release"]))
 }
 
 /// The models of the pool's protocol, over the code that ships.

@@ -71,6 +71,26 @@ impl<P: Parts> Core<P> {
         }
     }
 
+    /// Puts another idle structure, and another order of waiting, in the place of ours.
+    #[cfg(feature = "lab")]
+    pub(crate) fn swapped(mut self, swap: &crate::lab::Swap) -> Self {
+        let mut locked = self.rare.lock();
+        if let Some(make) = &swap.idle {
+            locked.limits.spread = 1;
+            let pages = locked.limits.capacity.div_ceil(crate::sync::SLOTS_PER_WORD);
+            let swapped = super::swapped::Swapped::new(pages, |slots| make(slots));
+            if locked.waiting {
+                swapped.raise(Flag::Waiting);
+            }
+            self.idle.swapped = Some(Box::new(swapped));
+        }
+        if let Some(make) = &swap.queue {
+            locked.queue.reorder(make());
+        }
+        drop(locked);
+        self
+    }
+
     pub(super) fn lock(&self) -> Locked<'_, P> {
         Locked::new(self, self.rare.lock())
     }
@@ -171,6 +191,8 @@ impl<P: Parts> Core<P> {
         // SAFETY: by our own contract.
         unsafe { locked.queue.join(node, waker, ask) };
         self.shed(&mut locked, ask.now);
+        #[cfg(feature = "lab")]
+        self.shed_by_order(&mut locked, ask.now, false);
         beside(&mut locked.guarded);
         Joined::Queued(self.reserve(&mut locked))
     }
@@ -295,6 +317,8 @@ impl<P: Parts> Core<P> {
         if !locked.queue.is_empty() {
             let now = Self::time_for_the_first(locked, now);
             self.shed(locked, now);
+            #[cfg(feature = "lab")]
+            self.shed_by_order(locked, now, true);
             while !locked.queue.is_empty() {
                 if locked.exempt() == 0 && locked.queue.first_deadline().is_some_and(|at| at <= now)
                 {

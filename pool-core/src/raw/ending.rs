@@ -89,6 +89,15 @@ impl<P: Parts> Core<P> {
         }
     }
 
+    /// Sends away whom a swapped order of waiting says.
+    #[cfg(feature = "lab")]
+    pub(super) fn shed_by_order(&self, locked: &mut Locked<'_, P>, now: u64, serving: bool) {
+        while let Some(left) = locked.queue.shed_by_order(now, serving) {
+            locked.shed += 1;
+            self.let_go(locked, vec![left]);
+        }
+    }
+
     /// Sends away who has waited too long, if the queue has been standing for too long.
     pub(super) fn shed(&self, locked: &mut Locked<'_, P>, now: u64) {
         let Some(shed) = locked.limits.shed else {

@@ -37,6 +37,8 @@
 
 use super::Parts;
 use super::slot::{Page, Pages, Seat, SlotId};
+#[cfg(feature = "lab")]
+use super::swapped::Swapped;
 use super::word::{Bit, Flag, Word};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, home};
 
@@ -45,6 +47,9 @@ pub(super) struct IdleSet<P: Parts> {
     /// How many bits a word that carries `CAREFUL` may have before a return must take the mutex: with one
     /// word `pool_size`, with more none.
     keep: AtomicU32,
+    /// Another structure in the place of the first words.
+    #[cfg(feature = "lab")]
+    pub(super) swapped: Option<Box<Swapped>>,
 }
 
 /// How giving a slot back went.
@@ -62,6 +67,8 @@ impl<P: Parts> IdleSet<P> {
         Self {
             pages: Pages::new(),
             keep: AtomicU32::new(0),
+            #[cfg(feature = "lab")]
+            swapped: None,
         }
     }
 
@@ -85,6 +92,13 @@ impl<P: Parts> IdleSet<P> {
     #[inline]
     pub(super) fn claim(&self) -> Option<Seat<P>> {
         let pages = self.pages.published();
+        #[cfg(feature = "lab")]
+        if let Some(swapped) = &self.swapped {
+            let found = swapped.claim().map(|id| self.seat(id));
+            if found.is_some() || pages <= swapped.pages() {
+                return found;
+            }
+        }
         let mut index = home(pages);
         for _ in 0..pages {
             if let Some(seat) = Self::claim_in(self.pages.get(index)) {
@@ -122,6 +136,10 @@ impl<P: Parts> IdleSet<P> {
     /// Takes one slot, if it is idle.
     pub(super) fn claim_at(&self, id: SlotId) -> Option<Seat<P>> {
         let page = self.pages.get(id.page);
+        #[cfg(feature = "lab")]
+        if let Some(swapped) = self.swapped_for(page) {
+            return swapped.claim_at(id).map(|id| self.seat(id));
+        }
         // Ordering: Acquire, as in `claim_in`.
         let before = Word(page.word.fetch_and(!id.bit.mask(), Ordering::Acquire));
         // SAFETY: where the bit was set, we cleared it, so we own its slot alone; the page is our core's.
@@ -134,6 +152,13 @@ impl<P: Parts> IdleSet<P> {
     #[inline]
     pub(super) fn give(&self, seat: Seat<P>) -> Given<P> {
         let (page, bit) = (seat.page(), seat.bit());
+        #[cfg(feature = "lab")]
+        if let Some(swapped) = self.swapped_for(page) {
+            return match swapped.give(seat.id()) {
+                Ok(()) => Given::Idle,
+                Err(id) => Given::MustLock(self.seat(id)),
+            };
+        }
         // Ordering: Relaxed; the exchange decides.
         let mut word = Word(page.word.load(Ordering::Relaxed));
         loop {
@@ -191,6 +216,10 @@ impl<P: Parts> IdleSet<P> {
     /// other reason against it.
     pub(super) fn set(&self, seat: &Seat<P>, keep: usize) -> bool {
         let (page, mask) = (seat.page(), seat.bit().mask());
+        #[cfg(feature = "lab")]
+        if let Some(swapped) = self.swapped_for(page) {
+            return swapped.set(seat.id(), keep);
+        }
         if self.pages.published() > 1 {
             // With several words, nobody sets a bit without the mutex while there may be too many.
             let few = self.count() < keep;
@@ -216,6 +245,13 @@ impl<P: Parts> IdleSet<P> {
     /// The caller holds the mutex. On `Err` some words may carry the flag: the caller lowers it again
     /// unless somebody else waits.
     pub(super) fn raise_waiting(&self) -> Result<(), Seat<P>> {
+        #[cfg(feature = "lab")]
+        if let Some(swapped) = &self.swapped {
+            swapped.raise(Flag::Waiting);
+            if let Some(id) = swapped.claim() {
+                return Err(self.seat(id));
+            }
+        }
         for page in self.pages.iter() {
             // Ordering: Relaxed; the exchange decides.
             let mut word = Word(page.word.load(Ordering::Relaxed));
@@ -244,6 +280,10 @@ impl<P: Parts> IdleSet<P> {
 
     /// Raises a flag on every word, idle bits or not; the caller holds the mutex.
     pub(super) fn raise(&self, flag: Flag) {
+        #[cfg(feature = "lab")]
+        if let Some(swapped) = &self.swapped {
+            swapped.raise(flag);
+        }
         self.for_each_word(|word| {
             // Ordering: Relaxed; the flag only sends returns to the mutex.
             word.fetch_or(flag.mask(), Ordering::Relaxed);
@@ -252,6 +292,10 @@ impl<P: Parts> IdleSet<P> {
 
     /// Lowers a flag on every word; the caller holds the mutex.
     pub(super) fn lower(&self, flag: Flag) {
+        #[cfg(feature = "lab")]
+        if let Some(swapped) = &self.swapped {
+            swapped.lower(flag);
+        }
         self.for_each_word(|word| {
             // Ordering: Relaxed; whoever sets a bit from now on releases it itself.
             word.fetch_and(!flag.mask(), Ordering::Relaxed);
@@ -265,7 +309,7 @@ impl<P: Parts> IdleSet<P> {
             let word = Word(page.word.load(Ordering::Relaxed));
             for (index, slot) in page.slots.iter().enumerate() {
                 let bit = Bit::new(index);
-                if word.has(bit) {
+                if self.shows(page, word, bit) {
                     let page = page.index;
                     f(SlotId { page, bit }, &slot.facts);
                 }
@@ -276,11 +320,43 @@ impl<P: Parts> IdleSet<P> {
     /// How many slots are idle: exact if nobody claims or returns meanwhile, else as of a moment ago.
     pub(super) fn count(&self) -> usize {
         let mut count = 0;
+        #[cfg(feature = "lab")]
+        if let Some(swapped) = &self.swapped {
+            count = swapped.count();
+        }
         self.for_each_word(|word| {
             // Ordering: Relaxed; a number that is old as soon as it is read.
             count += Word(word.load(Ordering::Relaxed)).idle_count() as usize;
         });
         count
+    }
+
+    /// Whether a slot of a page is idle, whose word was just read.
+    #[inline]
+    pub(super) fn shows(&self, page: &Page<P>, word: Word, bit: Bit) -> bool {
+        #[cfg(feature = "lab")]
+        if let Some(swapped) = self.swapped_for(page) {
+            let page = page.index;
+            return swapped.has(SlotId { page, bit });
+        }
+        #[cfg(not(feature = "lab"))]
+        let _ = page;
+        word.has(bit)
+    }
+
+    /// The structure that stands for a page's slots instead of its word.
+    #[cfg(feature = "lab")]
+    #[inline]
+    fn swapped_for(&self, page: &Page<P>) -> Option<&Swapped> {
+        let swapped = self.swapped.as_deref();
+        swapped.filter(|swapped| page.index < swapped.pages())
+    }
+
+    /// The seat of a slot that [`Swapped`] gave us.
+    #[cfg(feature = "lab")]
+    fn seat(&self, id: SlotId) -> Seat<P> {
+        // SAFETY: `Swapped` has noted that the slot is ours alone; the page is our core's.
+        unsafe { Seat::new(self.pages.get(id.page), id.bit) }
     }
 
     fn for_each_word(&self, mut f: impl FnMut(&AtomicU64)) {

@@ -15,6 +15,7 @@
 //! - [`whole`]: what concerns all slots at once.
 //! - [`budget`]: a number of connections that many pools share.
 //! - `driven`: the idle words for a fuzzer.
+//! - `swapped` and `reordered`: the doors to other idle structures and orders of waiting, for the laboratory.
 //! - [`claim`]: what the safe code above sees of an owned slot.
 //!
 //! # The rule that makes it work
@@ -33,7 +34,11 @@ mod idle;
 mod opening;
 mod queue;
 pub(crate) mod rare;
+#[cfg(feature = "lab")]
+mod reordered;
 pub(crate) mod slot;
+#[cfg(feature = "lab")]
+mod swapped;
 pub(crate) mod wait;
 pub(crate) mod whole;
 mod word;

@@ -24,8 +24,12 @@ use std::ptr::NonNull;
 use std::task::Waker;
 
 use super::Parts;
+#[cfg(feature = "lab")]
+use super::reordered::Reordered;
 use super::slot::Seat;
 use super::wait::{Ask, NEVER};
+#[cfg(feature = "lab")]
+use crate::lab::WaitQueue;
 use crate::sync::{AtomicU8, Ordering, UnsafeCell};
 
 pub(super) const OUT: u8 = 0;
@@ -60,6 +64,9 @@ pub(super) struct Links<P: Parts> {
     /// Set while queued.
     mark: Option<P::Mark>,
     pub(super) outcome: Option<Outcome<P>>,
+    /// Its number in the order that [`Queue::reorder`] was given.
+    #[cfg(feature = "lab")]
+    ticket: u64,
 }
 
 /// The queue's ends. Every method's caller holds the core's mutex.
@@ -73,6 +80,9 @@ pub(super) struct Queue<P: Parts> {
     latest: u64,
     /// See the module's Deadlines.
     odd: u64,
+    /// Another order than that of joining.
+    #[cfg(feature = "lab")]
+    reordered: Option<Box<Reordered<P>>>,
 }
 
 // SAFETY: the queue is used under the core's mutex only, and what it points to (wakers, seats, refusals)
@@ -99,6 +109,8 @@ impl<P: Parts> Node<P> {
                 counted: false,
                 mark: None,
                 outcome: None,
+                #[cfg(feature = "lab")]
+                ticket: 0,
             }),
             _pinned: PhantomPinned,
         }
@@ -114,7 +126,31 @@ impl<P: Parts> Queue<P> {
             standing_since: NEVER,
             latest: 0,
             odd: NEVER,
+            #[cfg(feature = "lab")]
+            reordered: None,
         }
+    }
+
+    /// Serves in another order from now on; nobody waits yet.
+    #[cfg(feature = "lab")]
+    pub(super) fn reorder(&mut self, order: Box<dyn WaitQueue>) {
+        self.reordered = Some(Box::new(Reordered::new(order)));
+    }
+
+    /// Whom another order sends away, taken out of the queue.
+    #[cfg(feature = "lab")]
+    pub(super) fn shed_by_order(&mut self, now: u64, serving: bool) -> Option<Left> {
+        let node = self.reordered.as_mut()?.sheds(now, serving)?;
+        Some(self.complete(node, Outcome::Shed))
+    }
+
+    /// Who is served next.
+    fn first(&self) -> Option<NonNull<Node<P>>> {
+        #[cfg(feature = "lab")]
+        if let Some(node) = self.reordered.as_ref().and_then(|order| order.first()) {
+            return Some(node);
+        }
+        self.head
     }
 
     pub(super) fn len(&self) -> usize {
@@ -144,9 +180,15 @@ impl<P: Parts> Queue<P> {
         } else {
             (self.tail, None)
         };
+        #[cfg(feature = "lab")]
+        let ticket = match &mut self.reordered {
+            Some(order) => order.join(new, &ask),
+            None => 0,
+        };
         // At the head a late deadline is ahead of all others; at the end an early one is behind some.
         if ask.first && ask.deadline != NEVER {
-            self.odd = self.odd.min(self.first_deadline().unwrap_or(NEVER));
+            let next = self.head.map(|head| links(head, |links| links.deadline));
+            self.odd = self.odd.min(next.unwrap_or(NEVER));
         } else if ask.deadline < self.latest {
             self.odd = self.odd.min(ask.deadline);
         }
@@ -163,6 +205,8 @@ impl<P: Parts> Queue<P> {
                 counted: false,
                 mark: Some(ask.mark),
                 outcome: None,
+                #[cfg(feature = "lab")]
+                ticket,
             };
         });
         // Ordering: Relaxed; only its future reads it outside the mutex, and that is who writes it here.
@@ -180,18 +224,20 @@ impl<P: Parts> Queue<P> {
 
     /// The deadline of the first in the queue.
     pub(super) fn first_deadline(&self) -> Option<u64> {
-        self.head.map(|head| links(head, |links| links.deadline))
+        self.first()
+            .map(|first| links(first, |links| links.deadline))
     }
 
     /// What was kept of the first in the queue.
     pub(super) fn first_mark(&self) -> Option<P::Mark> {
-        self.head.and_then(|head| links(head, |links| links.mark))
+        self.first()
+            .and_then(|first| links(first, |links| links.mark))
     }
 
     /// Ends the first waiter's wait. The queue must not be empty.
     pub(super) fn complete_first(&mut self, outcome: Outcome<P>) -> Left {
-        let head = self.head.expect("the caller saw that somebody waits");
-        self.complete(head, outcome)
+        let first = self.first().expect("the caller saw that somebody waits");
+        self.complete(first, outcome)
     }
 
     /// Ends the waits that are over; at most `batch` of them. The first `exempt` are given `patience` more.
@@ -329,6 +375,10 @@ impl<P: Parts> Queue<P> {
         let (before, after, waker) = links(node, |links| {
             (links.before.take(), links.after.take(), links.waker.take())
         });
+        #[cfg(feature = "lab")]
+        if let Some(order) = &mut self.reordered {
+            order.leave(links(node, |links| links.ticket));
+        }
         match before {
             Some(before) => links(before, |links| links.after = after),
             None => self.head = after,

@@ -209,7 +209,7 @@ impl<P: Parts> Core<P> {
             let idle = Word(page.word.load(crate::sync::Ordering::Relaxed));
             for (index, slot) in page.slots.iter().enumerate() {
                 let bit = Bit::new(index);
-                if idle.has(bit) || ledger.parked & bit.mask() != 0 {
+                if self.idle.shows(page, idle, bit) || ledger.parked & bit.mask() != 0 {
                     f(Live::Idle, &slot.facts);
                 } else if ledger.elsewhere() & bit.mask() == 0 {
                     f(Live::InUse, &slot.facts);
