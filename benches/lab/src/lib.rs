@@ -29,3 +29,8 @@ pub mod sizing;
 mod sync;
 #[cfg(not(pool_loom))]
 pub mod theory;
+
+/// The program in the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
