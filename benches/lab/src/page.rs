@@ -161,7 +161,10 @@ fn theory(page: &mut String, points: &[Point]) {
     let lines = |measured: fn(&Point) -> f64, expected: fn(&Point) -> f64| {
         let of = |prefix: &'static str, value: fn(&Point) -> f64| {
             servers.iter().map(move |servers| Series {
-                name: format!("{prefix}{servers} connections"),
+                name: match servers {
+                    1 => format!("{prefix}1 connection"),
+                    more => format!("{prefix}{more} connections"),
+                },
                 points: points
                     .iter()
                     .filter(|point| point.servers == *servers)

@@ -40,7 +40,8 @@ pub struct Setup {
     pub arrivals: Arrivals,
     /// How long they hold.
     pub holds: Holds,
-    /// By what part a hold grows with every other connection in use: zero for a database that has room to spare.
+    /// How much a hold grows with the other connections in use: by `x + x²`, where `x` is this many times their
+    /// number, after Gunther's universal scalability law. Zero for a database that has room to spare.
     pub slower_by: f64,
     /// How many requests, after those that warm up.
     pub requests: usize,
@@ -171,8 +172,8 @@ impl Run {
         let waited = lab::now().saturating_sub(arrived);
         let others = self.in_use.get();
         self.in_use.set(others + 1);
-        let slower = 1.0 + self.slower_by * others as f64;
-        lab::sleep(hold.mul_f64(slower)).await;
+        let growth = self.slower_by * others as f64;
+        lab::sleep(hold.mul_f64(1.0 + growth + growth * growth)).await;
         drop(connection);
         self.in_use.set(self.in_use.get() - 1);
         if counted {

@@ -181,7 +181,7 @@ mod tests {
         let mut slow = workload(3);
         slow.setup.arrivals = Arrivals::Poisson { rate: 400.0 };
         slow.setup.holds = Holds::Exponential(Duration::from_millis(20));
-        slow.setup.slower_by = 0.08;
+        slow.setup.slower_by = 0.04;
         let seen = run(&slow.setup, sized(40));
         let demand = Demand::of(&seen.stats).expect("it has measured");
         assert!(demand.growth > 1.5, "{demand:?}");
