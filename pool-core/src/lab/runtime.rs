@@ -9,6 +9,8 @@ use futures::future::{Either, select};
 use pin_project_lite::pin_project;
 use tokio::runtime;
 pub(crate) use tokio::sync::Notify;
+#[cfg(debug_assertions)]
+pub(crate) use tokio::task::Id as TaskId;
 
 use super::world::{self, Link};
 use crate::clock;
@@ -41,6 +43,16 @@ pub(crate) fn time_source(wanted: TimeSource) -> TimeSource {
         TimeSource::Exact
     } else {
         wanted
+    }
+}
+
+/// Which task runs, where one does: those of a world have no number.
+#[cfg(debug_assertions)]
+pub(crate) fn task() -> Option<TaskId> {
+    if is_inside() {
+        None
+    } else {
+        tokio::task::try_id()
     }
 }
 
