@@ -177,7 +177,9 @@ impl Evidence {
             return;
         };
         let Some(before) = before else { return };
-        let promoted = before.role == Role::Replica && now.role == Role::Primary;
+        // One that was started anew may have been rewound meanwhile.
+        let same_run = before.started_at == now.started_at;
+        let promoted = before.role == Role::Replica && now.role == Role::Primary && same_run;
         let ours = self.view.is_of_ours(now) && before.system_identifier == now.system_identifier;
         if let (true, Some(timeline), Some(next), Some(position)) = (
             promoted && ours,

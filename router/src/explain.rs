@@ -201,7 +201,7 @@ mod tests {
             [
                 Verdict::Taken {
                     place: 2,
-                    proof: Proof::Nothing
+                    proof: Proof::Primary
                 },
                 taken(1),
                 passed(Reason::Drained),

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use pool_postgres::CommitToken;
+use pool_postgres::{CommitToken, Strength};
 
 use crate::lsn::Lsn;
 
@@ -148,7 +148,11 @@ pub(crate) fn floor_of(
     }
     let shared_up_to = shared(token.timeline, current, forks);
     if shared_up_to.is_some_and(|shared| position <= shared) {
-        return Ok(position);
+        // The commit of a weak token may lie beyond its position, and so beyond the fork.
+        return match token.strength {
+            Strength::Strong => Ok(position),
+            Strength::Weak => Err(cannot_tell),
+        };
     }
     let all_is_known = forks
         .iter()
@@ -235,6 +239,20 @@ mod tests {
                 ours: Some(2)
             })
         );
+    }
+
+    #[test]
+    fn a_weak_token_of_an_older_timeline_cannot_be_told() {
+        // Its commit may lie beyond its position, and so beyond the fork.
+        let forks = [fork(1, 2, 0x64, Extent::Exactly)];
+        let told = floor_of(&token("1.a.1.10.w"), Some(2), &forks);
+        assert!(matches!(told, Err(TokenRefusal::CannotTell { .. })));
+        assert_eq!(
+            floor_of(&token("1.a.2.10.w"), Some(2), &forks),
+            Ok(Lsn(0x10))
+        );
+        let lost = floor_of(&token("1.a.1.65.w"), Some(2), &forks);
+        assert!(matches!(lost, Err(TokenRefusal::LostInFailover { .. })));
     }
 
     #[test]

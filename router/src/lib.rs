@@ -103,6 +103,7 @@ mod config;
 #[cfg(feature = "console")]
 pub mod console;
 mod control;
+mod course;
 mod database;
 mod demand;
 mod error;
@@ -131,6 +132,8 @@ mod route;
 mod runbook;
 mod sample;
 mod shared;
+#[cfg(test)]
+mod sim;
 mod source;
 mod status;
 mod tally;

@@ -59,6 +59,8 @@ pub(crate) fn read(
             small(4).or(remembered.max(small(5)))
         }
     };
+    let told = role == Role::Replica && small(4).is_some();
+    let told_before = same_run.filter(|before| before.told_timeline && role == before.role);
     let geometry = match (number(12), number(13)) {
         (Some(page), Some(segment)) => Some(WalGeometry { page, segment }),
         _ => None,
@@ -66,9 +68,15 @@ pub(crate) fn read(
     Some(Sample {
         system_identifier: number(1),
         timeline: timeline.filter(|timeline| *timeline > 0),
+        told_timeline: told || told_before.is_some(),
         position: cell(2)
             .and_then(|text| text.parse::<Lsn>().ok())
-            .map(|at| at.settled(geometry)),
+            .map(|at| at.settled(geometry))
+            // The receiver may have followed a promotion and gone away since: what lies beyond may be of that timeline.
+            .map(|at| match told_before {
+                Some(before) if !told => before.position.map_or(at, |before| at.min(before)),
+                _ => at,
+            }),
         geometry,
         started_at,
         server_port: number(11).and_then(|port| u16::try_from(port).ok()),
@@ -182,6 +190,21 @@ mod tests {
             Some(1),
             "what the control file says for certain"
         );
+    }
+
+    #[test]
+    fn while_the_receiver_is_away_only_what_was_seen_before_is_of_the_same_timeline() {
+        let before = read_now(&replica(Some("1"), "1764000000000000"), None).expect("a sample");
+        let mut away = replica(None, "1764000000000000");
+        away[2] = Some("0/4000060".to_owned());
+        let later = read_now(&away, Some(&before)).expect("a sample");
+        assert_eq!((later.timeline, later.position), (Some(1), before.position));
+        let still = read_now(&away, Some(&later)).expect("a sample");
+        assert_eq!(still.position, before.position);
+        // Where the receiver never tells, as without pg_monitor, the last checkpoint's timeline has to do.
+        let never = read_now(&replica(None, "1764000000000000"), None).expect("a sample");
+        let later = read_now(&away, Some(&never)).expect("a sample");
+        assert_eq!(later.position, Some(Lsn(0x0400_0060)));
     }
 
     #[test]

@@ -6,26 +6,16 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::course::{CONNECT_LIMIT, Course, LATE, LIMIT};
 use crate::link::Link;
-use crate::sample::{Role, Sample};
+use crate::sample::Sample;
 use crate::shared::Shared;
-
-/// How long a look may take before the node counts as silent. With the longest pause between two looks this
-/// stays below a second.
-pub(crate) const LIMIT: Duration = Duration::from_millis(400);
-/// How long an answer that is late already is waited for, so that a node which was only held up returns with
-/// that answer. After that the connection is given up.
-const LATE: Duration = Duration::from_secs(5);
-/// How long opening the monitor's connection may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// The pause after a failed attempt: doubled each time from the first to the last, a random part waited.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// A node's monitor.
 pub(crate) struct Monitor {
@@ -34,10 +24,7 @@ pub(crate) struct Monitor {
     /// Told when the database shuts down.
     stop: watch::Receiver<bool>,
     link: Option<Link>,
-    last: Option<Sample>,
-    failures: u32,
-    /// The timeline whose history was asked for and answered.
-    history_of: Option<u32>,
+    course: Course,
 }
 
 /// How a look ended.
@@ -60,9 +47,7 @@ impl Monitor {
             node,
             stop,
             link,
-            last,
-            failures: 0,
-            history_of: None,
+            course: Course::new(last),
         }
     }
 
@@ -77,7 +62,7 @@ impl Monitor {
                 let turn = pin!(self.turn());
                 matches!(select(stopped.as_mut(), turn).await, Either::Left(_))
             };
-            if ended || (self.failures == 0 && !self.shared.is_watched()) {
+            if ended || (!self.course.has_failed() && !self.shared.is_watched()) {
                 break;
             }
         }
@@ -91,15 +76,14 @@ impl Monitor {
         self.pause().await;
         match self.look().await {
             Look::Answered(sample) => {
-                self.failures = 0;
-                if let Some(timeline) = self.unread_history(&sample) {
+                if let Some(timeline) = self.course.unread_history(&sample) {
                     self.read_history(timeline).await;
                 }
-                self.last = Some(sample.clone());
+                self.course.answered(sample.clone());
                 self.shared.answered(self.node, sample);
             }
             Look::Failed(why) => {
-                self.failures = self.failures.saturating_add(1);
+                self.course.failed();
                 self.link = None;
                 self.shared.silent(self.node, &why);
             }
@@ -109,10 +93,8 @@ impl Monitor {
     /// Waits for the next look's time, or until somebody rings.
     async fn pause(&self) {
         let rung = pin!(self.shared.nodes[self.node].look.notified());
-        let time = pin!(sleep(match self.failures {
-            0 => self.shared.demand.interval(Instant::now()),
-            failures => backoff(failures),
-        }));
+        let (now, chance) = (Instant::now(), fastrand::f64());
+        let time = pin!(sleep(self.course.pause(&self.shared.demand, now, chance)));
         select(rung, time).await;
     }
 
@@ -126,7 +108,7 @@ impl Monitor {
             },
         };
         let answer = {
-            let mut answer = pin!(link.look(self.last.as_ref()));
+            let mut answer = pin!(link.look(self.course.last()));
             if let Ok(answer) = timeout(LIMIT, answer.as_mut()).await {
                 Some(answer)
             } else {
@@ -145,19 +127,13 @@ impl Monitor {
         }
     }
 
-    /// The timeline of a primary whose history has not been read yet. The first has none.
-    fn unread_history(&self, sample: &Sample) -> Option<u32> {
-        let unread = sample.role == Role::Primary && sample.timeline != self.history_of;
-        sample.timeline.filter(|timeline| unread && *timeline > 1)
-    }
-
     /// Learns where the timelines before this one ended, if the server may tell us. Without an answer the next look
     /// asks again.
     async fn read_history(&mut self, timeline: u32) {
         let Some(link) = &self.link else { return };
         match timeout(LIMIT, link.forks(timeline)).await {
             Ok(Ok(forks)) => {
-                self.history_of = Some(timeline);
+                self.course.read_history(timeline);
                 self.shared.forks(&forks);
             }
             Ok(Err(error)) => {
@@ -180,13 +156,6 @@ impl Monitor {
     }
 }
 
-/// Full jitter, but never at once: half of the pause is always waited.
-fn backoff(failures: u32) -> Duration {
-    let (first, last) = PAUSE;
-    let pause = first.saturating_mul(1 << (failures - 1).min(10)).min(last);
-    pause / 2 + pause.mul_f64(fastrand::f64() / 2.0)
-}
-
 /// An error with all its causes, as one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
@@ -197,27 +166,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_to_reach_a_dead_node_spread_out_and_never_stop() {
-        for failures in [1, 2, 5, 100, u32::MAX] {
-            let pause = backoff(failures);
-            assert!(
-                pause >= PAUSE.0 / 2 && pause <= PAUSE.1,
-                "{failures}: {pause:?}"
-            );
-        }
-        assert!(backoff(100) >= PAUSE.1 / 2);
-    }
-
-    #[test]
-    fn a_silent_node_is_noticed_within_a_second() {
-        let slowest = crate::demand::Demand::new(Instant::now()).interval(Instant::now());
-        assert!(slowest + LIMIT < Duration::from_secs(1));
-    }
 }

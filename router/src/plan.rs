@@ -286,6 +286,12 @@ impl Asks {
             Consistency::Eventual => nothing,
             Consistency::BoundedStaleness(bound) => Self {
                 proof: Proof::Age(bound),
+                // Its data has no age only as long as it is the primary. A node without others is what it is.
+                primary_proof: if view.has_replicas() {
+                    Proof::Primary
+                } else {
+                    Proof::Nothing
+                },
                 oldest: Some(bound),
                 ..nothing
             },
@@ -295,12 +301,18 @@ impl Asks {
                 ..nothing
             },
             Consistency::ReadYourWrites(token) | Consistency::Monotonic(token) => {
-                let proof = Proof::Token(token);
-                let floor = floor_in(view, &token).map_err(Refusal::Token)?;
                 // The commit of a weak token may lie beyond its place; who only must not go back asks for no more
                 // than the place.
                 let weak = token.strength == Strength::Weak
                     && matches!(consistency, Consistency::ReadYourWrites(_));
+                let strength = if weak {
+                    Strength::Weak
+                } else {
+                    Strength::Strong
+                };
+                let token = CommitToken { strength, ..token };
+                let proof = Proof::Token(token);
+                let floor = floor_in(view, &token).map_err(Refusal::Token)?;
                 let replicas = floor.is_some() && !weak;
                 Self {
                     replicas,

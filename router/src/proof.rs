@@ -126,7 +126,7 @@ impl Testimony {
             (Role::Replica, Proof::Primary) => Err(Unproved::OtherRole(Role::Replica)),
             (Role::Replica, Proof::Age(bound)) => {
                 self.follows(view, node)?;
-                let position = self.position.ok_or(Unproved::TooOld(None))?;
+                let position = self.credible(view, node).ok_or(Unproved::TooOld(None))?;
                 let age = view
                     .history
                     .as_of(position)
@@ -175,6 +175,18 @@ impl Testimony {
         }
     }
 
+    /// The position, as far as it is sure to be of the timeline. Where a replica's receiver has gone away, it may have
+    /// followed a promotion before, and what lies beyond the monitor's last look may be of the new timeline.
+    fn credible(&self, view: &View, node: usize) -> Option<Lsn> {
+        let position = self.position?;
+        let seen = view.nodes[node].sample.as_ref();
+        let told = seen.filter(|sample| sample.told_timeline && self.role == Role::Replica);
+        Some(match (self.timeline, told) {
+            (None, Some(seen)) => position.min(seen.position?),
+            _ => position,
+        })
+    }
+
     fn holds_on_primary(
         &self,
         token: &CommitToken,
@@ -198,7 +210,7 @@ impl Testimony {
             .sample
             .as_ref()
             .and_then(|sample| sample.geometry);
-        let reached = self.position.ok_or(Unproved::Unreadable)?;
+        let reached = self.credible(view, node).ok_or(Unproved::Unreadable)?;
         if reached.settled(geometry) >= floor.settled(geometry) {
             Ok(())
         } else {
@@ -321,6 +333,30 @@ mod tests {
             replica(0x63).proves(bound, &view, 1, start),
             Err(Unproved::TooOld(None))
         );
+    }
+
+    #[test]
+    fn without_a_receiver_a_replica_proves_no_more_than_its_monitor_saw() {
+        let (now, mut view) = (Instant::now(), view(Instant::now()));
+        let silent = Testimony {
+            timeline: None,
+            ..replica(0x70)
+        };
+        let beyond = token("1.a.2.66.s");
+        assert_eq!(
+            silent.proves(beyond, &view, 1, now),
+            Ok(()),
+            "as without pg_monitor"
+        );
+        let sample = view.nodes[1].sample.as_mut().expect("a sample");
+        sample.told_timeline = true;
+        let seen = Unproved::Behind {
+            needed: Lsn(0x66),
+            reached: Lsn(0x64),
+        };
+        assert_eq!(silent.proves(beyond, &view, 1, now), Err(seen));
+        assert_eq!(silent.proves(token("1.a.2.64.s"), &view, 1, now), Ok(()));
+        assert_eq!(replica(0x70).proves(beyond, &view, 1, now), Ok(()));
     }
 
     #[test]

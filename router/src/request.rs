@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use pool_postgres::CommitToken;
 
+use crate::floor::TokenRefusal;
+use crate::proof::Unproved;
+
+/// After so many refusals of one read only the primary is asked.
+const REFUSALS_BEFORE_PRIMARY: u32 = 2;
+
 /// What a read promises about the data it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -142,6 +148,26 @@ impl Request {
             primary_only: false,
             forbid_primary: false,
         }
+    }
+
+    /// A read's attempt after so many that came to nothing. `refused` is the node that failed last to prove the
+    /// promise, and what it failed in.
+    ///
+    /// # Errors
+    /// If it is the token that cannot be honoured: no other node will know better.
+    pub(crate) fn attempt(
+        options: ReadOptions,
+        attempt: u32,
+        refused: Option<(usize, &Unproved)>,
+    ) -> Result<Self, TokenRefusal> {
+        if let Some((_, Unproved::Token(refusal))) = refused {
+            return Err(*refusal);
+        }
+        Ok(Self {
+            avoid: refused.map(|(node, _)| node),
+            primary_only: attempt >= REFUSALS_BEFORE_PRIMARY,
+            ..Self::from(options)
+        })
     }
 }
 

@@ -51,8 +51,12 @@ pub struct Sample {
     pub system_identifier: Option<u64>,
     /// Which history of the cluster the node is known to have come to; it may have gone further.
     pub timeline: Option<u32>,
+    /// On a replica: whether its receiver has told that timeline since the server started. Otherwise it is the last
+    /// checkpoint's, which trails.
+    pub told_timeline: bool,
     /// How far the log is safe on a primary (flushed), and how far it is replayed on a replica. Not within
-    /// a page's header.
+    /// a page's header. While a replica's receiver is away this is no further than when it was there last: what was
+    /// replayed since may be of a later timeline.
     pub position: Option<Lsn>,
     /// How the log is cut.
     pub geometry: Option<WalGeometry>,
@@ -96,6 +100,7 @@ impl Sample {
             role,
             system_identifier: None,
             timeline: None,
+            told_timeline: false,
             position: None,
             geometry: None,
             started_at: None,

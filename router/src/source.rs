@@ -24,8 +24,6 @@ use crate::shared::{Shared, Writing};
 use crate::view::{Reason, View};
 use crate::wait;
 
-/// After so many refusals of one read only the primary is asked.
-const REFUSALS_BEFORE_PRIMARY: u32 = 2;
 /// "Cannot execute … in a read-only transaction": perhaps a node that changed its role.
 const READ_ONLY: &str = "25006";
 
@@ -113,17 +111,12 @@ impl ConnectionSource for ReadSource {
             let shared = &self.shared;
             shared.first_look().await;
             shared.ask_for(self.options.consistency);
-            let mut wanted = Request::from(self.options);
-            if let Some(RouteError::Unproved { node, why, .. }) =
-                request.refused.and_then(RouteError::behind)
-            {
-                if let Unproved::Token(refusal) = why {
-                    // No other node will know better.
-                    return Err(refused(Refusal::Token(*refusal)));
-                }
-                wanted.avoid = Some(*node);
-            }
-            wanted.primary_only = request.attempt >= REFUSALS_BEFORE_PRIMARY;
+            let before = match request.refused.and_then(RouteError::behind) {
+                Some(RouteError::Unproved { node, why, .. }) => Some((*node, why)),
+                _ => None,
+            };
+            let wanted = Request::attempt(self.options, request.attempt, before)
+                .map_err(|refusal| refused(Refusal::Token(refusal)))?;
             if let WaitPolicy::UpTo(limit) = self.options.wait
                 && request.attempt == 0
                 && shared.is_watched()

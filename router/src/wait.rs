@@ -19,7 +19,7 @@ use crate::shared::Shared;
 use crate::view::{Reason, View};
 
 /// While somebody waits the monitors keep the pace of reads with this bound: a look every 50 ms.
-const PACE: Duration = Duration::from_millis(200);
+pub(crate) const PACE: Duration = Duration::from_millis(200);
 
 /// Waits until a replica has reached what the read asks for, none will in time, the database is shut down, or the
 /// limit has passed.
@@ -59,7 +59,7 @@ pub(crate) async fn for_a_replica(
 }
 
 /// Whether a replica that has not reached the read's token may do so in the time that is left, and none has yet.
-fn is_worth_waiting(
+pub(crate) fn is_worth_waiting(
     view: &View,
     first: &View,
     request: &Request,

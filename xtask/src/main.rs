@@ -11,6 +11,7 @@ mod mutate;
 mod prove;
 mod settings;
 mod setup;
+mod sim;
 mod steps;
 mod test;
 mod tidy;
@@ -44,7 +45,9 @@ enum Command {
     Tidy,
     /// Run the models of the pool's protocol alone.
     Models,
-    /// Break a copy of the pool in each known way, and see that a model notices.
+    /// Let the router's decisions meet a simulated cluster, its failures and its clients, in virtual time.
+    Sim(sim::Args),
+    /// Break a copy of the pool, or of the router, in each known way, and see that a model or the simulation notices.
     Mutate(mutate::Args),
     /// Run all of the proof, of which `test` runs a bounded part.
     Prove(prove::Args),
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Examples => setup::postgres(None).and_then(|()| examples::run()),
         Command::Tidy => test::tidy(),
         Command::Models => test::models(),
+        Command::Sim(args) => sim::run(&args),
         Command::Mutate(args) => mutate::run(&args),
         Command::Prove(args) => prove::run(&args),
         Command::Setup { system } => setup::run(system),

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::steps::{self, Steps, cargo, plain_cargo, root, target};
-use crate::{chaos, crates, fuzz, mutate, setup, test};
+use crate::{chaos, crates, fuzz, mutate, setup, sim, test};
 
 /// What to prove.
 #[derive(clap::Args)]
@@ -40,6 +40,8 @@ const SCHEDULES: u32 = 100_000;
 const CASES: u32 = 20_000;
 /// How many tasks an abort storm aborts.
 const TASKS: u32 = 200_000;
+/// How many stories of a cluster the router goes through.
+const STORIES: u64 = 100_000;
 /// How long servers and backends are troubled.
 const CHAOS_SECONDS: u32 = 600;
 
@@ -139,6 +141,20 @@ impl Proof {
     }
 
     fn router(&mut self) -> anyhow::Result<()> {
+        self.step("simulation", || {
+            sim::run(&sim::Args {
+                seeds: STORIES,
+                seed: 1,
+                trace: false,
+            })
+        })?;
+        self.step("mutations", || {
+            let what = mutate::What::Router;
+            mutate::run(&mutate::Args {
+                what,
+                ..mutate::Args::default()
+            })
+        })?;
         self.step("PostgreSQL for the tests", || setup::postgres(None))?;
         self.step("chaos", || {
             chaos::run(&chaos::Args::lasting(f64::from(CHAOS_SECONDS) / 60.0))

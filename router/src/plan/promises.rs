@@ -227,8 +227,10 @@ proptest! {
             match consistency {
                 Consistency::Eventual => prop_assert_eq!(proof, Proof::Nothing),
                 Consistency::BoundedStaleness(bound) => prop_assert_eq!(proof, Proof::Age(bound)),
-                Consistency::ReadYourWrites(token) | Consistency::Monotonic(token) => {
-                    prop_assert_eq!(proof, Proof::Token(token));
+                Consistency::ReadYourWrites(token) => prop_assert_eq!(proof, Proof::Token(token)),
+                Consistency::Monotonic(token) => {
+                    let strength = Strength::Strong;
+                    prop_assert_eq!(proof, Proof::Token(CommitToken { strength, ..token }));
                 }
                 Consistency::Strong => prop_assert!(false, "a strong read on a replica: {:?}", plan),
             }

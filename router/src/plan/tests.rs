@@ -97,7 +97,7 @@ fn a_fresh_replica_comes_before_the_primary_and_has_the_age_to_prove() {
     let plan = Nodes::with_replicas(1).look(&[100, 100]).plan(within(10));
     assert_eq!(order(&plan), [1, 0]);
     assert_eq!(plan.candidates[0].proof, Proof::Age(10 * SECOND));
-    assert_eq!(plan.candidates[1].proof, Proof::Nothing);
+    assert_eq!(plan.candidates[1].proof, Proof::Primary);
 }
 
 #[test]
@@ -226,6 +226,15 @@ fn a_token_of_a_timeline_not_seen_yet_is_left_to_the_primary_to_judge() {
         .plan(after("1.a.2.1.s"));
     assert_eq!(order(&plan), [0]);
     assert!(matches!(plan.candidates[0].proof, Proof::Token(_)));
+}
+
+#[test]
+fn a_bounded_read_on_the_primary_has_to_meet_a_primary_unless_nobody_else_is_there() {
+    let alone = Nodes::with_replicas(0).look(&[100]).plan(within(10));
+    assert_eq!(alone.candidates[0].proof, Proof::Nothing);
+    let stale = Nodes::with_replicas(1).look(&[100, 50]).plan(within(10));
+    assert_eq!(order(&stale), [0]);
+    assert_eq!(stale.candidates[0].proof, Proof::Primary);
 }
 
 #[test]

@@ -1,10 +1,12 @@
-//! `cargo xtask mutate`: breaks a copy of the pool in each way that is known, and sees that a model notices.
+//! `cargo xtask mutate`: breaks a copy of the pool in each way that is known, and sees that a model notices;
+//! `cargo xtask mutate router` breaks the router's decisions, and sees that the simulation does.
 //!
 //! A mutation is a patch in `pool-core/mutations`. Each is applied to a copy of the package, whose models are
 //! run. What went red stands in `docs/guarantees.md`: a run checks that it still does, and `--write` finds it
 //! out anew.
 
 mod patch;
+mod router;
 mod table;
 mod trial;
 
@@ -24,7 +26,10 @@ const NAMED: usize = 4;
 /// What to do with the mutations.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
-    /// Find out anew what goes red, and write it into `docs/guarantees.md`.
+    /// What to break.
+    #[arg(value_enum, default_value_t)]
+    pub(crate) what: What,
+    /// Find out anew what goes red, and write it into `docs/guarantees.md` (of the router: `docs/consistency.md`).
     #[arg(long)]
     pub(crate) write: bool,
     /// Only write the patches anew, with the lines and places of the present code.
@@ -35,16 +40,29 @@ pub(crate) struct Args {
     pub(crate) only: Option<String>,
 }
 
+/// What is broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum What {
+    /// The pool's protocol.
+    #[default]
+    Core,
+    /// The router's decisions.
+    Router,
+}
+
 fn folder() -> PathBuf {
     root().join("pool-core/mutations")
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.what == What::Router {
+        return router::run(args);
+    }
     let mut patches = patch::all(&folder())?;
     if let Some(only) = &args.only {
         patches.retain(|patch| patch.name.contains(only));
     }
-    let copy = Copy::new()?;
+    let copy = Copy::new("pool-core")?;
     fits(&patches, &copy)?;
     if args.refresh {
         return patches

@@ -11,7 +11,7 @@ use super::patch::Patch;
 use crate::steps::root;
 
 const BEGIN: &str = "<!-- mutations: written by `cargo xtask mutate --write` -->";
-const END: &str = "<!-- end of mutations -->";
+pub(crate) const END: &str = "<!-- end of mutations -->";
 
 /// What goes red, by mutation.
 #[derive(PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Table {
     /// The table as it stands on the page.
     pub(crate) fn read() -> anyhow::Result<Self> {
         let text = fs::read_to_string(page())?;
-        let (_, table, _) = split(&text)?;
+        let (_, table, _) = split(&text, BEGIN)?;
         let rows = table.lines().filter(|line| line.starts_with("| `"));
         let quoted = |cell: &str| -> Vec<String> {
             let names = cell.split('`').skip(1).step_by(2);
@@ -43,7 +43,7 @@ impl Table {
     /// Writes the table onto the page.
     pub(crate) fn write(&self, patches: &[Patch]) -> anyhow::Result<()> {
         let text = fs::read_to_string(page())?;
-        let (before, _, after) = split(&text)?;
+        let (before, _, after) = split(&text, BEGIN)?;
         let mut table =
             String::from("\n| mutation | what it breaks | what goes red |\n|---|---|---|\n");
         for patch in patches {
@@ -59,12 +59,12 @@ impl Table {
 }
 
 /// The page before, between and after the marks.
-fn split(text: &str) -> anyhow::Result<(&str, &str, &str)> {
+pub(crate) fn split<'a>(text: &'a str, begin: &str) -> anyhow::Result<(&'a str, &'a str, &'a str)> {
     let (before, rest) = text
-        .split_once(BEGIN)
-        .with_context(|| format!("docs/guarantees.md has no line {BEGIN}"))?;
+        .split_once(begin)
+        .with_context(|| format!("the page has no line {begin}"))?;
     let Some((table, after)) = rest.split_once(END) else {
-        bail!("docs/guarantees.md has no line {END}");
+        bail!("the page has no line {END}");
     };
     Ok((before, table, after))
 }

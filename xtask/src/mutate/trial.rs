@@ -1,4 +1,4 @@
-//! A copy of the package, and what goes red in it.
+//! A copy of a package, and what goes red in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,35 +18,36 @@ const MODEL: Duration = Duration::from_secs(90);
 /// A workspace of one package.
 pub(crate) struct Copy {
     place: PathBuf,
+    package: &'static str,
 }
 
 /// The models, built.
 pub(crate) struct Built {
-    executable: PathBuf,
+    pub(crate) executable: PathBuf,
     /// The path of each test, by its name.
     names: BTreeMap<String, String>,
 }
 
 impl Copy {
-    /// Copies the package as it is now.
-    pub(crate) fn new() -> anyhow::Result<Self> {
-        let place = target().join("mutate");
+    /// Copies a package as it is now, by its folder.
+    pub(crate) fn new(package: &'static str) -> anyhow::Result<Self> {
+        let place = target().join(format!("mutate-{package}"));
         if place.exists() {
             fs::remove_dir_all(&place)?;
         }
-        for file in files_of("pool-core")? {
+        for file in files_of(package)? {
             let to = place.join(&file);
             fs::create_dir_all(to.parent().context("a file without a folder")?)?;
             fs::copy(root().join(&file), to)?;
         }
         let manifest = fs::read_to_string(root().join("Cargo.toml"))?;
-        fs::write(place.join("Cargo.toml"), trimmed(&manifest)?)?;
+        fs::write(place.join("Cargo.toml"), trimmed(&manifest, package)?)?;
         fs::copy(root().join("Cargo.lock"), place.join("Cargo.lock"))?;
-        Ok(Self { place })
+        Ok(Self { place, package })
     }
 
     pub(crate) fn package(&self) -> PathBuf {
-        self.place.join("pool-core")
+        self.place.join(self.package)
     }
 
     /// Builds the models of the copy.
@@ -58,7 +59,8 @@ impl Copy {
         built(build)
     }
 
-    fn cargo(&self, arguments: &[&str]) -> Command {
+    /// A cargo command in the copy.
+    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = cargo(arguments);
         command.current_dir(&self.place);
         // Each mutation changes a line or two.
@@ -96,7 +98,8 @@ struct Artifact {
     executable: Option<PathBuf>,
 }
 
-fn built(mut build: Command) -> anyhow::Result<Built> {
+/// Builds a package's unit tests.
+pub(crate) fn built(mut build: Command) -> anyhow::Result<Built> {
     build.args(["--no-run", "--message-format=json-render-diagnostics"]);
     let output = build.output().context("cargo could not be started")?;
     if !output.status.success() {
@@ -128,21 +131,28 @@ fn tail(said: &str) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
-/// The workspace's manifest with one member, and without what the other members bring.
-fn trimmed(manifest: &str) -> anyhow::Result<String> {
+/// The workspace's manifest with one member, which finds the others where they are.
+fn trimmed(manifest: &str, member: &str) -> anyhow::Result<String> {
     let mut manifest: toml::Table = toml::from_str(manifest)?;
     let workspace = manifest
         .get_mut("workspace")
         .and_then(toml::Value::as_table_mut)
         .context("the root's Cargo.toml has no workspace")?;
-    workspace.insert("members".into(), toml::Value::from(vec!["pool-core"]));
+    workspace.insert("members".into(), toml::Value::from(vec![member]));
     workspace.remove("default-members");
     workspace.remove("exclude");
     if let Some(dependencies) = workspace
         .get_mut("dependencies")
         .and_then(toml::Value::as_table_mut)
     {
-        dependencies.retain(|name, value| name == "pool-core" || value.get("path").is_none());
+        for (_, dependency) in dependencies.iter_mut() {
+            let Some(path) = dependency.get_mut("path") else {
+                continue;
+            };
+            if let Some(folder) = path.as_str().filter(|folder| *folder != member) {
+                *path = toml::Value::from(root().join(folder).to_string_lossy().into_owned());
+            }
+        }
     }
     Ok(toml::to_string(&manifest)?)
 }
