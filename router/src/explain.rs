@@ -215,7 +215,8 @@ mod tests {
             let line = lines[index].trim_start();
             assert!(line.starts_with(start) && line.ends_with(end), "{line}");
         };
-        line(1, "primary: up, primary on timeline 2, load", ": choice 2");
+        let leads = ": choice 2, if it proves to be the primary";
+        line(1, "primary: up, primary on timeline 2, load", leads);
         let proof = ": choice 1, if its data proves at most 3s old";
         line(2, "replica 1: up, replica on timeline 2, lag fresh,", proof);
         line(3, "replica 2: up, replica", ": passed over: is drained");
