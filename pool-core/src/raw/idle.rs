@@ -340,7 +340,7 @@ impl<P: Parts> IdleSet<P> {
             return swapped.has(SlotId { page, bit });
         }
         #[cfg(not(feature = "lab"))]
-        let _ = page;
+        let _ = (self, page);
         word.has(bit)
     }
 
