@@ -119,7 +119,14 @@ fn postgres_features() -> anyhow::Result<()> {
 fn router_features() -> anyhow::Result<()> {
     featured(
         "pool-router",
-        &[&["--test", "it", "--", "metrics::", "console::"]],
+        &[&[
+            "--test",
+            "it",
+            "--",
+            "metrics::",
+            "console::",
+            "tenants::web",
+        ]],
     )
 }
 

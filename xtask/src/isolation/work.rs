@@ -100,8 +100,9 @@ impl Worker {
 
     pub(crate) fn failed(&self, error: &Error) {
         let shown = match error.kind() {
-            // What killing connections is expected to do.
-            ErrorKind::ConnectionLost
+            // What killing connections is expected to do, and tasks of one tenant that want its rows in opposite orders.
+            ErrorKind::Serialization
+            | ErrorKind::ConnectionLost
             | ErrorKind::OutcomeUnknown
             | ErrorKind::Connect
             | ErrorKind::TransactionFailed => format!("{:?}", error.kind()),

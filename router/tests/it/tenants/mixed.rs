@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pool_router::tenancy::Tenants;
-use pool_router::{Engine, Error, Session};
+use pool_router::{Engine, Error, ErrorKind, Session};
 
 use super::{ALL, town};
 use crate::support::one;
@@ -40,7 +40,10 @@ async fn random_work_of_all_tenants_meets_no_foreign_row() {
                 if cut_short {
                     // Dropped in the middle of whatever it is at.
                     let _ = tokio::time::timeout(limit, work).await;
-                } else if let Err(error) = work.await {
+                } else if let Err(error) = work.await
+                    // Two tasks of one tenant may want its rows in opposite orders.
+                    && error.kind() != ErrorKind::Serialization
+                {
                     panic!("{tenant}: {error:#}");
                 }
             }
