@@ -79,6 +79,10 @@ impl Patch {
             let Some((_, hunks)) = files.last_mut() else {
                 continue;
             };
+            // The next file's heading, not a line that is taken away.
+            if line.starts_with("--- a/") {
+                continue;
+            }
             if let Some(header) = line.strip_prefix("@@ -") {
                 let digits: String = header.chars().take_while(char::is_ascii_digit).collect();
                 let at = digits.parse().context("a hunk that does not say where")?;

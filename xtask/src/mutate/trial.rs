@@ -35,7 +35,9 @@ impl Copy {
         if place.exists() {
             fs::remove_dir_all(&place)?;
         }
-        for file in files_of(package)? {
+        // Tests hold the pages against the code.
+        let pages = files_of("docs")?;
+        for file in files_of(package)?.into_iter().chain(pages) {
             let to = place.join(&file);
             fs::create_dir_all(to.parent().context("a file without a folder")?)?;
             fs::copy(root().join(&file), to)?;
