@@ -45,6 +45,7 @@ impl<B: Backend, H: Holder<Parts<B>>> Held<B, H> {
         let shared = &holder.core().outside;
         claim.facts().let_go(shared.now());
         Core::<B>::detach(claim);
+        shared.tally.detached.raise();
         shared.tell(|| EventKind::Detached {
             connection: entry.serial,
         });

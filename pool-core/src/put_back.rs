@@ -112,7 +112,9 @@ fn note_hold<B: Backend>(shared: &Shared<B>, since: u64) {
     let held = clock::exact().saturating_sub(since);
     shared.timed(Timed::Hold, held);
     if let Some(core) = shared.core() {
-        shared.tally.held(core.counts().in_use(), held);
+        // Without the lock: what exists by the counts, less what the words show as idle.
+        let in_use = shared.tally.exist().saturating_sub(core.idle_about());
+        shared.tally.held(in_use, held);
     }
 }
 

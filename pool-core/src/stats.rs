@@ -162,7 +162,7 @@ pub struct Stats {
     pub wait: Distribution,
     /// How long connections were held. One checkout in 64 of each slot is timed.
     pub hold: Distribution,
-    /// The same by how many connections were in use at the return: 1, 2 to 3, 4 to 7 and so on, the last from 128
+    /// The same by about how many connections were in use at the return: 1, 2 to 3, 4 to 7 and so on, the last from 128
     /// on. A hold that grows with them says that the database is at its limit.
     #[cfg_attr(feature = "serde", serde(default))]
     pub hold_by_use: [Held; USES],

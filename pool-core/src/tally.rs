@@ -60,6 +60,8 @@ pub(crate) struct Tally {
     /// Of those who waited, how many were served.
     pub(crate) served_late: Counter,
     pub(crate) opened: Counter,
+    /// Taken out of the pool for good.
+    pub(crate) detached: Counter,
     pub(crate) connect_failures: Counter,
     pub(crate) timeouts: Counter,
     pub(crate) queue_full: Counter,
@@ -79,6 +81,13 @@ impl Tally {
         let (count, sum) = &self.uses[(in_use.max(1).ilog2() as usize).min(USES - 1)];
         count.raise();
         sum.add(micros);
+    }
+
+    /// About how many connections exist.
+    pub(crate) fn exist(&self) -> usize {
+        let closed = self.closed.iter().map(Counter::get).sum::<u64>();
+        let gone = closed + self.detached.get();
+        usize::try_from(self.opened.get().saturating_sub(gone)).unwrap_or(usize::MAX)
     }
 
     /// How long connections were held, by how many were in use.

@@ -179,6 +179,11 @@ impl<P: Parts> Core<P> {
             .collect()
     }
 
+    /// How many connections are idle, as of a moment ago; takes no lock.
+    pub(crate) fn idle_about(&self) -> usize {
+        self.idle.count()
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.counted(&self.lock())
     }
