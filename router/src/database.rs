@@ -216,7 +216,7 @@ impl Database {
     /// this first. [`metrics`](crate::metrics) has their names.
     #[cfg(feature = "metrics")]
     pub fn record_metrics(&self) {
-        crate::metrics::database(&self.status());
+        self.shared.record(0..self.shared.nodes.len());
         for node in &self.shared.nodes {
             node.engine.pool().record_metrics();
         }
@@ -238,9 +238,6 @@ impl Database {
             matches!(answer, Ok(Ok(row)) if row.get::<_, bool>(0))
         };
         let view = self.shared.view();
-        let primary_up = view
-            .primary
-            .is_some_and(|primary| self.shared.answers(primary));
         let request = Request::new(self.shared.consistency);
         let can_read = plan(&view, &request, Instant::now(), 0).is_ok_and(|plan| {
             plan.candidates
@@ -248,7 +245,7 @@ impl Database {
                 .any(|candidate| self.shared.answers(candidate.node))
         });
         HealthReport {
-            can_write: answered && primary_up,
+            can_write: answered && view.is_led(),
             can_read: answered && can_read,
             status: self.status(),
         }

@@ -27,42 +27,34 @@
 //!
 //! Those that begin with `pool_router.node` carry the label `node`.
 
+use std::time::Instant;
+
 use ::metrics::{counter, gauge};
 
 use crate::events::EventKind;
 use crate::lag::Lag;
 use crate::orders::Reads;
-use crate::status::{DatabaseStatus, NodeStatus};
-
-/// Records a database's numbers and those of each node.
-pub(crate) fn database(status: &DatabaseStatus) {
-    whole(status);
-    (0..status.nodes.len()).for_each(|index| node(status, index));
-}
+use crate::status::NodeStatus;
+use crate::view::View;
 
 /// Records what is not one node's.
-pub(crate) fn whole(status: &DatabaseStatus) {
-    let writer = status.primary.map(|primary| &status.nodes[primary]);
-    gauge!("pool_router.writable").set(flag(writer.is_some_and(NodeStatus::is_up)));
-    gauge!("pool_router.epoch").set(number(status.epoch));
-    let timeline = status.timeline.map_or(f64::NAN, f64::from);
+pub(crate) fn whole(view: &View, now: Instant) {
+    gauge!("pool_router.writable").set(flag(view.is_led()));
+    gauge!("pool_router.epoch").set(number(view.epoch));
+    let timeline = view.timeline.map_or(f64::NAN, f64::from);
     gauge!("pool_router.timeline").set(timeline);
-    let suspended = status.writes_suspended.unwrap_or_default();
+    let suspended = view.orders.writes_wait(now).unwrap_or_default();
     gauge!("pool_router.writes_suspended").set(suspended.as_secs_f64());
-    gauge!("pool_router.reads_by_order").set(flag(status.reads == Reads::PrimaryOnly));
+    gauge!("pool_router.reads_by_order").set(flag(view.orders.reads == Reads::PrimaryOnly));
 }
 
 /// Records one node's numbers.
-pub(crate) fn node(status: &DatabaseStatus, index: usize) {
-    let node = &status.nodes[index];
+pub(crate) fn node(node: &NodeStatus, takes_writes: bool) {
     let set = |metric: &'static str, value: f64| {
         gauge!(metric, "node" => node.name.clone()).set(value);
     };
     set("pool_router.node.up", flag(node.is_up()));
-    set(
-        "pool_router.node.primary",
-        flag(status.primary == Some(index)),
-    );
+    set("pool_router.node.primary", flag(takes_writes));
     let lag = match node.lag {
         Lag::Fresh => Some(0.0),
         Lag::Stale(age) => Some(age.as_secs_f64()),

@@ -21,6 +21,8 @@ use crate::node::NodeParts;
 use crate::orders::Order;
 use crate::request::Consistency;
 use crate::sample::Sample;
+#[cfg(feature = "metrics")]
+use crate::status::NodeStatus;
 use crate::view::{Answers, View};
 
 /// The state behind a [`Database`](crate::Database).
@@ -159,12 +161,19 @@ impl Shared {
     /// A look has ended, well or not.
     fn looked(&self, node: usize) {
         #[cfg(feature = "metrics")]
-        {
-            let status = crate::status::DatabaseStatus::of(self);
-            crate::metrics::whole(&status);
-            crate::metrics::node(&status, node);
-        }
+        self.record(node..node + 1);
         self.nodes[node].looked();
+    }
+
+    /// Gives the numbers of these nodes, and those that are no node's, to the recorder of the `metrics` crate.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn record(&self, nodes: std::ops::Range<usize>) {
+        let (view, now) = (self.view(), Instant::now());
+        crate::metrics::whole(&view, now);
+        for node in nodes {
+            let status = NodeStatus::of(self, &view, node, now);
+            crate::metrics::node(&status, view.primary == Some(node));
+        }
     }
 
     /// A connection to a node was lost, or none could be had, with this error.

@@ -13,7 +13,7 @@ use crate::orders::Reads;
 use crate::sample::Role;
 use crate::shared::Shared;
 use crate::tally::Counts;
-use crate::view::{Answers, Reason};
+use crate::view::{Answers, Reason, View};
 
 /// A database's nodes at one moment. `Display` gives one line a node.
 #[derive(Clone, Debug)]
@@ -78,6 +78,33 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
+    /// One node of a view, at a moment.
+    pub(crate) fn of(shared: &Shared, view: &View, index: usize, now: Instant) -> Self {
+        let (parts, node) = (&shared.nodes[index], &view.nodes[index]);
+        let sample = node.sample.as_ref();
+        let lag_bytes = match (view.history.newest(), node.position()) {
+            _ if view.primary == Some(index) => Some(0),
+            (Some(primary), Some(ours)) if node.as_of.is_some() => Some(primary.bytes_since(ours)),
+            _ => None,
+        };
+        Self {
+            name: parts.name.to_string(),
+            role: sample.map(|sample| sample.role),
+            answers: node.answers,
+            lag: view.lag(index, now),
+            drained: view.orders.is_drained(index),
+            ejected: view.ejected(index, now),
+            lag_bytes,
+            pool: parts.engine.status(),
+            outstanding: parts.load.outstanding(),
+            latency: parts.load.latency(),
+            last_look: sample.map(|sample| now.saturating_duration_since(sample.asked_at)),
+            round_trip: sample.map(|sample| sample.round_trip),
+            counts: parts.tally.counts(),
+            last_error: parts.tally.last_error(),
+        }
+    }
+
     /// Whether it answered when it was asked last.
     pub fn is_up(&self) -> bool {
         self.answers == Answers::Yes
@@ -87,34 +114,8 @@ impl NodeStatus {
 impl DatabaseStatus {
     pub(crate) fn of(shared: &Shared) -> Self {
         let (view, now) = (shared.view(), Instant::now());
-        let primary_at = view.history.newest();
-        let nodes = shared.nodes.iter().enumerate().map(|(index, parts)| {
-            let node = &view.nodes[index];
-            let sample = node.sample.as_ref();
-            let lag_bytes = match (primary_at, node.position()) {
-                _ if view.primary == Some(index) => Some(0),
-                (Some(primary), Some(ours)) if node.as_of.is_some() => {
-                    Some(primary.bytes_since(ours))
-                }
-                _ => None,
-            };
-            NodeStatus {
-                name: parts.name.to_string(),
-                role: sample.map(|sample| sample.role),
-                answers: node.answers,
-                lag: view.lag(index, now),
-                drained: view.orders.is_drained(index),
-                ejected: view.ejected(index, now),
-                lag_bytes,
-                pool: parts.engine.status(),
-                outstanding: parts.load.outstanding(),
-                latency: parts.load.latency(),
-                last_look: sample.map(|sample| now.saturating_duration_since(sample.asked_at)),
-                round_trip: sample.map(|sample| sample.round_trip),
-                counts: parts.tally.counts(),
-                last_error: parts.tally.last_error(),
-            }
-        });
+        let nodes = 0..shared.nodes.len();
+        let nodes = nodes.map(|index| NodeStatus::of(shared, &view, index, now));
         Self {
             nodes: nodes.collect(),
             primary: view.primary,

@@ -173,6 +173,12 @@ impl View {
         self.nodes.len() > 1
     }
 
+    /// Whether a node takes writes, and answered when it was asked last.
+    pub fn is_led(&self) -> bool {
+        self.primary
+            .is_some_and(|primary| self.nodes[primary].answers == Answers::Yes)
+    }
+
     /// How long a node is still out of rotation although it answers.
     pub fn ejected(&self, node: usize, now: Instant) -> Option<Duration> {
         let until = self.nodes[node].ejected_until?;
