@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pool_core::Budget;
-use pool_postgres::EngineBuilder;
+use pool_postgres::{Engine, EngineBuilder};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::choose::Choosing;
+use crate::course::Course;
 use crate::database::Database;
 use crate::error::StartError;
 use crate::evidence::Evidence;
@@ -29,6 +30,8 @@ use crate::request::Consistency;
 use crate::sample::{Role, Sample};
 use crate::shared::Shared;
 
+/// What the node is called that was given as the primary.
+const PRIMARY: &str = "primary";
 /// What the server shows the monitors' connections as.
 const MONITOR: &str = "pool-router monitor";
 
@@ -307,7 +310,8 @@ impl Builder {
         let (stop, stopped) = watch::channel(false);
         let watch = |node| {
             shared.look_at(node);
-            let monitor = Monitor::new(Arc::clone(&shared), node, None, stopped.clone());
+            let course = Course::new(None);
+            let monitor = Monitor::new(Arc::clone(&shared), node, None, course, stopped.clone());
             tokio::spawn(monitor.run())
         };
         let tasks = (0..shared.nodes.len()).map(watch).collect();
@@ -327,7 +331,7 @@ impl Builder {
         };
         let primary = self.primary.clone().into_iter();
         primary
-            .map(|node| ("primary".to_owned(), Given::Primary, node))
+            .map(|node| (PRIMARY.to_owned(), Given::Primary, node))
             .chain(numbered("replica", Given::Replica, &self.replicas))
             .chain(numbered("node", Given::Any, &self.nodes))
             .map(|(name, given, config)| {
@@ -337,29 +341,28 @@ impl Builder {
             .collect()
     }
 
-    /// One node's engines.
-    fn parts(&self, name: &str, config: &NodeConfig) -> Result<NodeParts, StartError> {
+    /// The engine whose connections run one node's transactions.
+    fn engine(&self, name: &str, config: &NodeConfig) -> Result<Engine, StartError> {
         if config.its_weight() == 0 {
             return Err(StartError::ZeroWeight {
                 node: name.to_owned(),
             });
         }
-        let settings = |cause| StartError::Settings {
-            node: name.to_owned(),
-            cause: Box::new(cause),
-        };
-        let configured = || {
-            config
-                .engine_builder(name, &self.configure)
-                .map_err(settings)
-        };
-        let mut engine = configured()?;
-        if let Some(budget) = self.budget.clone() {
-            engine = engine.pool_with(move |pool| pool.budget(&budget));
-        }
-        let engine = engine.build().map_err(settings)?;
-        let watching = configured()?.application_name(MONITOR);
-        let watching = watching.build().map_err(settings)?;
+        let engine = config.engine_builder(name, &self.configure);
+        let engine = engine.and_then(|engine| match self.budget.clone() {
+            Some(budget) => engine.pool_with(move |pool| pool.budget(&budget)).build(),
+            None => engine.build(),
+        });
+        engine.map_err(|cause| StartError::of_settings(name, cause))
+    }
+
+    /// One node's engines.
+    fn parts(&self, name: &str, config: &NodeConfig) -> Result<NodeParts, StartError> {
+        let settings = |cause| StartError::of_settings(name, cause);
+        let engine = self.engine(name, config)?;
+        let watching = config.engine_builder(name, &self.configure);
+        let watching = watching.and_then(|engine| engine.application_name(MONITOR).build());
+        let watching = watching.map_err(settings)?;
         let load = Arc::new(Load::weighted(config.its_weight()));
         let address = config.address().map_err(settings)?;
         let zone = config.its_zone();
@@ -524,24 +527,30 @@ async fn start(
             None => drop(evidence.silent(index)),
         }
     }
-    for (link, sample) in firsts.iter().flatten() {
+    let mut watched = Vec::with_capacity(firsts.len());
+    for first in firsts {
+        let (link, sample) = first.unzip();
+        let mut course = Course::new(sample.clone());
         // Tokens may be older than this process. Without an answer in time the monitor asks again.
-        if let (Role::Primary, Some(timeline @ 2..)) = (sample.role, sample.timeline)
+        if let (Some(link), Some(sample)) = (&link, &sample)
+            && let Some(timeline) = course.unread_history(sample)
             && let Ok(Ok(forks)) = timeout(limit, link.forks(timeline)).await
         {
             for fork in forks {
                 evidence.fork(fork);
             }
+            course.read_history(timeline);
         }
+        watched.push((link, course));
     }
     let shared = Arc::new(Shared::new(nodes, evidence, consistency, limit));
     let (stop, stopped) = watch::channel(false);
     let mut tasks = Vec::new();
-    for (index, first) in firsts.into_iter().enumerate() {
+    for (index, (link, course)) in watched.into_iter().enumerate() {
         if shared.is_watched() {
-            let monitor = Monitor::new(Arc::clone(&shared), index, first, stopped.clone());
+            let monitor = Monitor::new(Arc::clone(&shared), index, link, course, stopped.clone());
             tasks.push(tokio::spawn(monitor.run()));
-        } else if let Some((link, _)) = first {
+        } else if let Some(link) = link {
             link.close().await;
         }
     }

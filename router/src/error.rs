@@ -198,6 +198,16 @@ impl fmt::Display for StartError {
     }
 }
 
+impl StartError {
+    /// A node's URL or a setting of its pool is wrong.
+    pub(crate) fn of_settings(node: &str, cause: Error) -> Self {
+        Self::Settings {
+            node: node.to_owned(),
+            cause: Box::new(cause),
+        }
+    }
+}
+
 impl StdError for StartError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {

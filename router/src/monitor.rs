@@ -34,20 +34,20 @@ enum Look {
 }
 
 impl Monitor {
-    /// Goes on from a first look, or from nothing if there was none.
+    /// Goes on from a first look, on its connection, or from nothing if there was none.
     pub(crate) fn new(
         shared: Arc<Shared>,
         node: usize,
-        first: Option<(Link, Sample)>,
+        link: Option<Link>,
+        course: Course,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let (link, last) = first.unzip();
         Self {
             shared,
             node,
             stop,
             link,
-            course: Course::new(last),
+            course,
         }
     }
 

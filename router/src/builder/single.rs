@@ -2,7 +2,7 @@
 
 use pool_postgres::Engine;
 
-use super::Builder;
+use super::{Builder, PRIMARY};
 use crate::error::StartError;
 
 impl Builder {
@@ -11,10 +11,7 @@ impl Builder {
         if !self.replicas.is_empty() || !self.nodes.is_empty() {
             return None;
         }
-        let engine = self.seats().and_then(|mut seats| {
-            let seat = seats.pop().ok_or(StartError::NoPrimary)?;
-            Ok(seat.node.engine)
-        });
-        Some(engine)
+        let primary = self.primary.as_ref().ok_or(StartError::NoPrimary);
+        Some(primary.and_then(|node| self.engine(PRIMARY, node)))
     }
 }
