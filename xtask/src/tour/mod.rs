@@ -26,6 +26,7 @@ use checks::Outcome;
 pub(crate) use checks::lock;
 use sampler::Sampler;
 use scene::{QUEUE_OVERFLOW, QUEUE_SIZE, Scene};
+use serve::Served;
 use view::View;
 
 /// What `tour` takes.
@@ -53,8 +54,7 @@ pub(crate) struct Args {
 /// # Errors
 /// If a check failed or never compared anything, and if a phase could not go on.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    #[cfg(not(feature = "serve"))]
-    if args.serve {
+    if args.serve && !serve::CAN {
         return serve::anew();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -68,12 +68,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 bail!("interrupted; the servers were stopped")
             }
         };
-        #[cfg(feature = "serve")]
         if let Some(served) = toured.served {
-            toured
-                .scene
-                .view
-                .say(format!("{} stays until Ctrl-C", served.url));
+            let url = served.url();
+            toured.scene.view.say(format!("{url} stays until Ctrl-C"));
             served.until_interrupted().await?;
         }
         let stopped = toured.scene.cluster.stop().await;
@@ -86,8 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 struct Toured {
     scene: Scene,
     verdict: Result<()>,
-    #[cfg(feature = "serve")]
-    served: Option<serve::Served>,
+    served: Option<Served>,
 }
 
 async fn tour(args: &Args) -> Result<Toured> {
@@ -97,10 +93,9 @@ async fn tour(args: &Args) -> Result<Toured> {
     let (pool, queue) = (limit(scene.capacity()), limit(QUEUE_SIZE + QUEUE_OVERFLOW));
     let sampler = Sampler::start(&scene.nodes(), &scene.checks, pool, queue);
     let table = view.watch(&scene.db);
-    #[cfg(feature = "serve")]
     let served = if args.serve {
-        let served = serve::Served::start(&scene.db).await?;
-        view.say(format!("see it at {}", served.url));
+        let served = Served::start(&scene.db).await?;
+        view.say(format!("see it at {}", served.url()));
         Some(served)
     } else {
         None
@@ -131,7 +126,6 @@ async fn tour(args: &Args) -> Result<Toured> {
     }
     Ok(Toured {
         verdict: done.and_then(|()| verdict(&outcomes, &view)),
-        #[cfg(feature = "serve")]
         served,
         scene,
     })
