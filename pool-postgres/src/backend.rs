@@ -212,15 +212,15 @@ impl Backend for PgBackend {
         }
         // One that still stands there was left by its caller.
         conn.sight().end(End::Dropped);
-        conn.statements().are_for(None);
-        if conn.statements().has_served_many(self.conduct.most_scopes) {
+        let owners = conn.statements().are_for(None);
+        if owners > self.conduct.most_scopes {
             // What the server keeps of all their tables is freed by nothing else.
             return Health::Broken;
         }
         let ended = conn.has_ended();
         let at_rest = ended || !conn.is_unsettled();
         match self.conduct.reset {
-            _ if conn.needs_full_reset() => Health::NeedsReset,
+            _ if conn.is_soiled() => Health::NeedsReset,
             ResetPolicy::Rollback if !at_rest => Health::NeedsReset,
             ResetPolicy::Rollback => {
                 if !ended && conn.is_in_transaction() {
@@ -255,9 +255,9 @@ impl Backend for PgBackend {
 
     /// Brings a connection to rest and does what the [`ResetPolicy`] says; all of it acknowledged.
     async fn reset(&self, conn: &mut PgConnection) -> Result<(), Error> {
-        let full = conn.needs_full_reset() || self.conduct.reset == ResetPolicy::Full;
+        let as_new = conn.becomes_as_new();
         crate::reset::reset(conn).await?;
-        if full {
+        if as_new {
             // What was set up is part of a new connection.
             self.set_up(conn).await?;
             conn.is_clean();

@@ -16,6 +16,7 @@ use crate::conduct::Conduct;
 use crate::demotion::Rank;
 use crate::dial::{Encryption, dial};
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::reset::ResetPolicy;
 use crate::seeing::{End, Sight};
 use crate::statements::{Reuse, Stamp, Statements};
 use crate::tally::Tally;
@@ -302,10 +303,15 @@ impl PgConnection {
         self.soiled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it has to be made as new at its return.
-    pub(crate) fn needs_full_reset(&self) -> bool {
+    /// Whether that was demanded.
+    pub(crate) fn is_soiled(&self) -> bool {
         // Ordering: Relaxed, as in `unsettle`.
         self.soiled.load(Ordering::Relaxed)
+    }
+
+    /// Whether a reset makes it as new: by its policy, or because that was demanded.
+    pub(crate) fn becomes_as_new(&self) -> bool {
+        self.conduct.reset == ResetPolicy::Full || self.is_soiled()
     }
 
     /// Says that it is as new.

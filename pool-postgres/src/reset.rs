@@ -72,14 +72,11 @@ pub(crate) async fn reset(connection: &PgConnection) -> Result<(), Error> {
     if connection.is_in_transaction() {
         run(connection, "ROLLBACK").await?;
     }
-    let full = connection.needs_full_reset() && *policy != ResetPolicy::Full;
-    if full {
+    if connection.becomes_as_new() {
         reset_by_parts(connection).await?;
     }
-    match policy {
-        ResetPolicy::Rollback | ResetPolicy::None => {}
-        ResetPolicy::Full => reset_by_parts(connection).await?,
-        ResetPolicy::Custom(sql) => drop(run(connection, sql).await?),
+    if let ResetPolicy::Custom(sql) = policy {
+        run(connection, sql).await?;
     }
     if connection.statements().has_lost_many() {
         run(connection, "DEALLOCATE ALL").await?;

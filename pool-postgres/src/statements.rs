@@ -133,8 +133,9 @@ impl Statements {
         }
     }
 
-    /// Says whose statements are meant from now on: a scope's, or those of all who don't care.
-    pub(crate) fn are_for(&self, owner: Option<&Arc<str>>) {
+    /// Says whose statements are meant from now on: a scope's, or those of all who don't care. Returns how many scopes
+    /// there ever were.
+    pub(crate) fn are_for(&self, owner: Option<&Arc<str>>) -> usize {
         let mut kept = self.kept.lock();
         if let Some(owner) = owner
             && !kept.owners.contains(owner)
@@ -142,18 +143,15 @@ impl Statements {
             kept.owners.insert(Arc::clone(owner));
         }
         kept.owner = owner.map(Arc::clone);
-    }
-
-    /// Whether there were more owners than this.
-    pub(crate) fn has_served_many(&self, most: usize) -> bool {
-        self.kept.lock().owners.len() > most
+        kept.owners.len()
     }
 
     /// The statement, if it is prepared and good now.
     pub(crate) fn get(&self, now: Stamp, sql: &str) -> Option<Statement> {
         let mut kept = self.kept.lock();
         let useless = kept.renew(now);
-        let found = kept.find(sql);
+        let (statements, key) = kept.keyed(sql);
+        let found = statements.get(key).cloned();
         drop(kept); // Before what is useless: its end is the driver's doing, who tells the server.
         drop(useless);
         found
@@ -166,8 +164,8 @@ impl Statements {
         }
         let mut kept = self.kept.lock();
         let useless = kept.renew(now);
-        let key = kept.key(sql).into();
-        let replaced = kept.statements.push(key, statement.clone());
+        let (statements, key) = kept.keyed(sql);
+        let replaced = statements.push(key.into(), statement.clone());
         let full = kept.statements.len() > self.limit;
         let evicted = full.then(|| kept.statements.pop_lru());
         drop(kept);
@@ -210,28 +208,16 @@ impl Statements {
 }
 
 impl Kept {
-    /// What a text is kept under. No statement holds a NUL, so no text is another's with its owner.
-    fn key<'a>(&'a mut self, sql: &'a str) -> &'a str {
+    /// The statements, and what a text is kept under. No statement holds a NUL, so no text is another's with its owner.
+    fn keyed<'a>(&'a mut self, sql: &'a str) -> (&'a mut LruCache<Box<str>, Statement>, &'a str) {
         let Some(owner) = &self.owner else {
-            return sql;
+            return (&mut self.statements, sql);
         };
         self.key.clear();
         self.key.push_str(sql);
         self.key.push('\0');
         self.key.push_str(owner);
-        &self.key
-    }
-
-    fn find(&mut self, sql: &str) -> Option<Statement> {
-        self.key(sql);
-        let Self {
-            statements,
-            key,
-            owner,
-            ..
-        } = self;
-        let key = if owner.is_some() { key } else { sql };
-        statements.get(key).cloned()
+        (&mut self.statements, &self.key)
     }
 
     /// Takes out what is no longer good.
