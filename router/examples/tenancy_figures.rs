@@ -1,13 +1,20 @@
-//! Figures of the models of tenancy, for the page on them: printed, and nothing about speed or size is asserted.
+//! Figures of the models of tenancy, for `docs/shared-tables.md`: what a session on a shared table costs, and what a
+//! backend keeps of each table that it has touched. Starts a server of its own, and takes a minute.
 //!
-//! `cargo test -p pool-router --release --test it -- --ignored --nocapture tenancy_figures`
+//! ```sh
+//! cargo run -p pool-router --example tenancy_figures
+//! ```
+
+#[expect(dead_code, reason = "the tests use the rest of it")]
+#[path = "../tests/it/shop.rs"]
+mod shop;
 
 use std::time::Instant;
 
+use pool_router::SessionFactory;
 use pool_router::tenancy::{SharedTables, install};
-use pool_router::{Engine, SessionFactory};
 
-use crate::shop::{Shop, batch};
+use shop::{Shop, batch, cell};
 
 /// How many tenants share the table, and how many rows each has.
 const TENANTS: i64 = 200;
@@ -16,8 +23,12 @@ const ROWS: i64 = 200;
 const ROUND: i64 = 300;
 const ROUNDS: usize = 21;
 
-#[tokio::test]
-#[ignore = "prints figures and takes a minute"]
+#[tokio::main]
+async fn main() {
+    what_a_session_on_a_shared_table_costs().await;
+    what_a_backend_keeps_of_each_table_that_it_has_touched().await;
+}
+
 async fn what_a_session_on_a_shared_table_costs() {
     let row = format!(
         "SELECT t::text, n, 'some text of this row' FROM generate_series(0, {TENANTS} - 1) t, \
@@ -96,8 +107,6 @@ fn per_transaction(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e6 / f64::from(u32::try_from(ROUND).unwrap_or(1))
 }
 
-#[tokio::test]
-#[ignore = "prints figures and takes a minute"]
 async fn what_a_backend_keeps_of_each_table_that_it_has_touched() {
     let shop = Shop::bare("").await;
     for start in (0..300).step_by(50) {
@@ -111,14 +120,14 @@ async fn what_a_backend_keeps_of_each_table_that_it_has_touched() {
         )
         .await;
     }
+    // It reads a backend's memory.
+    shop.superuser("ALTER ROLE ROLE_APP SUPERUSER").await;
     let size = "SELECT pg_size_pretty(pg_database_size(current_database()))";
-    println!(
-        "the database: {}",
-        crate::shop::cell(&shop.superuser, size).await
-    );
+    println!("the database: {}", cell(&shop.superuser, size).await);
 
     for prepared in [false, true] {
-        let engine: Engine = shop.as_superuser();
+        // A new one each time, which has touched nothing.
+        let engine = shop.login(&shop.role);
         let connection = engine.connect().await.expect("a connection");
         let client = connection.client();
         let start = kept(client).await;

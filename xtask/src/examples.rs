@@ -1,7 +1,7 @@
 //! Runs the examples that need servers, each on a database of its own: those whose first lines say
 //! `-- postgresql://…` get one URL, those that say `-- URL URL URL` a primary's and two replicas'.
 //!
-//! An example that is not run here must be run by a test; which, says [`TESTED`].
+//! An example that is not run here must be run by a test ([`TESTED`]), unless it only prints figures ([`FIGURES`]).
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +13,8 @@ use crate::steps::{self, cargo, root};
 
 /// Examples that a test of their package includes and drives.
 const TESTED: [&str; 2] = ["axum_service", "axum_tested"];
+/// Examples that print figures for a page, for minutes.
+const FIGURES: [&str; 1] = ["tenancy_figures"];
 /// Packages whose examples need servers.
 const PACKAGES: [(&str, &str); 2] = [
     ("pool-postgres", "pool-postgres"),
@@ -27,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
     let mut ran = 0_u32;
     for (folder, package) in PACKAGES {
         for name in names(&root().join(folder).join("examples"))? {
-            if TESTED.contains(&name.as_str()) {
+            if TESTED.contains(&name.as_str()) || FIGURES.contains(&name.as_str()) {
                 continue;
             }
             let source = root().join(folder).join(format!("examples/{name}.rs"));

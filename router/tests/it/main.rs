@@ -17,7 +17,6 @@ mod support;
 mod surface;
 mod tenancy_attack;
 mod tenancy_check;
-mod tenancy_figures;
 mod tenancy_install;
 mod tenants;
 mod tokens;

@@ -90,11 +90,6 @@ impl Shop {
         engine(&login(&self.database, role))
     }
 
-    /// A superuser's engine beside [`superuser`](Self::superuser), with connections of its own.
-    pub(crate) fn as_superuser(&self) -> Engine {
-        engine(&self.database.superuser_url())
-    }
-
     /// The name of the database, which makes names of roles the test's own.
     pub(crate) fn name(&self) -> &str {
         self.database.name()
