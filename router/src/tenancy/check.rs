@@ -12,10 +12,10 @@ mod roles;
 mod tables;
 mod ways;
 
-use pool_postgres::{Engine, Error, IsolationLevel, Session, quote_identifier};
+use pool_postgres::{Engine, Error, IsolationLevel, Session};
 
 use super::findings::Finding;
-use super::install::{PLAIN_PATH, SharedTables, TableFacts, config, read};
+use super::install::{PLAIN_PATH, SharedTables, read};
 use super::report::Report;
 pub(super) use keys::{ForeignKey, UniqueKey, foreign_keys, unique_keys};
 pub(super) use roles::Judged;
@@ -62,11 +62,7 @@ pub async fn check(engine: &Engine, shared: &SharedTables) -> Result<Report, Err
 async fn audit(session: &mut Session, shared: &SharedTables) -> Result<Report, Error> {
     let judged = Judged::read(session, shared).await?;
     if !judged.has(&shared.role) {
-        return Err(config(format!(
-            "there is no role {:?} for the application: CREATE ROLE {} LOGIN",
-            shared.role,
-            quote_identifier(&shared.role)
-        )));
+        return Err(shared.no_role());
     }
     let tables = read(session, shared).await?;
     let rights = rights::read(session, shared, &judged).await?;
@@ -87,10 +83,6 @@ async fn audit(session: &mut Session, shared: &SharedTables) -> Result<Report, E
     findings.extend(ways::views(session, &tables, &judged).await?);
     findings.extend(ways::functions(session, &tables, &judged).await?);
     Ok(Report::of(findings, shared, tables.len()))
-}
-
-fn oids(tables: &[TableFacts]) -> Vec<u32> {
-    tables.iter().map(|table| table.oid).collect()
 }
 
 /// A list of names for a sentence.

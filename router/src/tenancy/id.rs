@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 /// How long a name of a PostgreSQL object may be, in bytes; what is longer is cut off there, with a notice.
-const LONGEST_NAME: usize = 63;
+pub(super) const LONGEST_NAME: usize = 63;
 /// How many hexadecimal digits of the hash stand at the end of a name that was made: 96 bits.
 const HASH_DIGITS: usize = 24;
 /// How long an id may be, unless the rules say otherwise.

@@ -16,13 +16,11 @@ use std::fmt;
 
 use pool_postgres::{Engine, Error, Session, quote_identifier};
 
-pub(crate) use facts::{PLAIN_PATH, PolicyFacts, TableFacts, read};
-pub(crate) use policy::{
-    ACCESS, ISOLATION, canonical, cast_for, condition, create_isolation, tenant,
-};
+pub(crate) use facts::{PLAIN_PATH, PolicyFacts, TableFacts, oids, read};
+pub(crate) use policy::{ACCESS, ISOLATION, condition, create_isolation, is_same, tenant};
 pub use script::ColumnType;
-pub(crate) use shared_tables::config;
 pub use shared_tables::{SharedTables, TableName, TenantKey};
+pub(crate) use shared_tables::{config, is_setting_name};
 
 /// What an installation changed, or would change.
 #[derive(Clone, Debug, Default)]
@@ -160,13 +158,7 @@ async fn role(session: &mut Session, shared: &SharedTables) -> Result<u32, Error
             &[&shared.role],
         )
         .await?;
-    let row = row.ok_or_else(|| {
-        config(format!(
-            "there is no role {:?} for the application: CREATE ROLE {} LOGIN",
-            shared.role,
-            quote_identifier(&shared.role)
-        ))
-    })?;
+    let row = row.ok_or_else(|| shared.no_role())?;
     Ok(row.get(0))
 }
 
@@ -186,7 +178,7 @@ fn missing(table: &TableFacts, shared: &SharedTables, role: u32) -> Result<Vec<C
             table.name, shared.column
         )));
     };
-    let Some(cast) = cast_for(&facts.type_name) else {
+    let Some(cast) = table.cast() else {
         return Err(config(format!(
             "{}.{} is of type {}, which names no tenant here: make it text, uuid, bigint, integer or smallint",
             table.name, shared.column, facts.type_name
@@ -202,7 +194,7 @@ fn missing(table: &TableFacts, shared: &SharedTables, role: u32) -> Result<Vec<C
     };
     let alter = |what: &str| format!("ALTER TABLE {name} {what}");
     let default = tenant(&shared.key, cast);
-    if facts.default.as_deref().map(canonical) != Some(canonical(&default)) {
+    if !is_same(facts.default.as_deref(), &default) {
         let sql = alter(&format!("ALTER COLUMN {column} SET DEFAULT {default}"));
         change("the tenant as its column's default", sql);
     }
@@ -278,9 +270,7 @@ impl PolicyFacts {
 
     /// Whether it keeps everybody, in everything, to what satisfies the condition.
     pub(crate) fn isolates(&self, condition: &str) -> bool {
-        let is = |expression: &Option<String>| {
-            expression.as_deref().map(canonical) == Some(canonical(condition))
-        };
+        let is = |expression: &Option<String>| is_same(expression.as_deref(), condition);
         !self.permissive
             && self.command == "*"
             && self.roles.contains(&0)

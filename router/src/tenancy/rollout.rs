@@ -15,6 +15,7 @@ use futures_util::stream;
 use pool_postgres::{Engine, Error, Session, SessionFactory};
 
 use super::id::TenantId;
+use crate::monitor::chain;
 
 /// Where it is noted what was done.
 const LEDGER: &str = "CREATE TABLE IF NOT EXISTS tenant_rollouts (
@@ -210,7 +211,7 @@ impl Rollout {
         if lock.query_opt(noted, &params).await?.is_some() {
             return Ok(Fate::DoneBefore);
         }
-        let failure = work(tenant.clone()).await.err().map(|error| told(&error));
+        let failure = work(tenant.clone()).await.err().map(|error| chain(&error));
         let note = "INSERT INTO tenant_rollouts (rollout, tenant, done_at, failure)
             VALUES ($1, $2, CASE WHEN $3::text IS NULL THEN clock_timestamp() END, $3)
             ON CONFLICT (rollout, tenant) DO UPDATE
@@ -219,11 +220,6 @@ impl Rollout {
         let _ = lock.commit().await?;
         Ok(failure.map_or(Fate::Done, Fate::Failed))
     }
-}
-
-/// An error and its causes, in one line.
-fn told(error: &Error) -> String {
-    crate::monitor::chain(error)
 }
 
 enum Fate {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pool_postgres::{Scope, quote_identifier};
 
 use super::error::TenantError;
-use super::id::TenantId;
+use super::id::{LONGEST_NAME, TenantId};
 use super::load::Load;
 use super::placement::{Placement, TenantRecord};
 
@@ -83,7 +83,7 @@ impl Tenant {
 fn check_schema(name: &str) -> Result<(), String> {
     let why = if name.is_empty() || name.contains('\0') {
         "it is empty or holds a NUL"
-    } else if name.len() > 63 {
+    } else if name.len() > LONGEST_NAME {
         "it has more than 63 bytes, and the server would cut it off (TenantId::object_name makes one that fits)"
     } else if name.starts_with("pg_") || name == "information_schema" || name == "public" {
         "it is no tenant's"

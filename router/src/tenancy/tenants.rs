@@ -19,6 +19,7 @@ use super::database::TenantDatabase;
 use super::error::TenantError;
 use super::homes::{Home, Homes, Use};
 use super::id::{AsTenant, IdRules, TenantId};
+use super::install::is_setting_name;
 use super::load::{Limits, Load, TenantCounts};
 use super::placement::{TenantRecord, TenantState};
 use super::resolver::{Changed, Resolver, TenantMap};
@@ -218,14 +219,7 @@ impl fmt::Debug for Builder {
 }
 
 fn is_custom_setting(name: &str) -> bool {
-    let part = |part: &str| {
-        let first = part.as_bytes().first();
-        first.is_some_and(|byte| byte.is_ascii_lowercase() || *byte == b'_')
-            && part
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-    };
-    name.contains('.') && name.split('.').all(part)
+    is_setting_name(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 /// Forgets what changes, until the last handle is gone.

@@ -57,14 +57,7 @@ impl Raid {
         sql: &str,
         values: Values<'_>,
     ) -> Result<Tried, Error> {
-        self.tries += 1;
-        let mut savepoint = self.session.begin_nested();
-        let tried = match first(&mut savepoint, before).await {
-            Err(error) => Err(error),
-            Ok(()) => savepoint.query(sql, values).await,
-        };
-        let tried = tried.map(|rows| Tried::Done(rows, 0));
-        settle(savepoint, tried).await
+        self.attempt(For::Rows, before, sql, values).await
     }
 
     /// Changes rows, behind statements that come first.
@@ -74,14 +67,21 @@ impl Raid {
         sql: &str,
         values: Values<'_>,
     ) -> Result<Tried, Error> {
+        self.attempt(For::Changes, before, sql, values).await
+    }
+
+    async fn attempt(
+        &mut self,
+        wanted: For,
+        before: &[&str],
+        sql: &str,
+        values: Values<'_>,
+    ) -> Result<Tried, Error> {
         self.tries += 1;
         let mut savepoint = self.session.begin_nested();
-        let tried = match first(&mut savepoint, before).await {
-            Err(error) => Err(error),
-            Ok(()) => savepoint.execute(sql, values).await,
-        };
-        let tried = tried.map(|changed| Tried::Done(Vec::new(), changed));
-        settle(savepoint, tried).await
+        let tried = run(&mut savepoint, wanted, before, sql, values).await;
+        savepoint.rollback().await?;
+        judged(tried)
     }
 
     /// Rolls everything back, and tells how many tries there were.
@@ -91,11 +91,27 @@ impl Raid {
     }
 }
 
-async fn first(savepoint: &mut Savepoint<'_>, statements: &[&str]) -> Result<(), Error> {
-    for statement in statements {
+/// What a try is for.
+#[derive(Clone, Copy)]
+enum For {
+    Rows,
+    Changes,
+}
+
+async fn run(
+    savepoint: &mut Savepoint<'_>,
+    wanted: For,
+    before: &[&str],
+    sql: &str,
+    values: Values<'_>,
+) -> Result<Tried, Error> {
+    for statement in before {
         savepoint.batch(statement).await?;
     }
-    Ok(())
+    Ok(match wanted {
+        For::Rows => Tried::Done(savepoint.query(sql, values).await?, 0),
+        For::Changes => Tried::Done(Vec::new(), savepoint.execute(sql, values).await?),
+    })
 }
 
 /// Copies out in a transaction of its own, and counts the lines. A copy that is refused costs its connection.
@@ -128,12 +144,6 @@ async fn lines(session: &mut Session, sql: &str) -> Result<u64, Error> {
         }
     }
     Ok(lines)
-}
-
-/// Takes everything back, whatever came of it.
-async fn settle(savepoint: Savepoint<'_>, tried: Result<Tried, Error>) -> Result<Tried, Error> {
-    savepoint.rollback().await?;
-    judged(tried)
 }
 
 /// What the server refuses is an answer; all else ends the attack.

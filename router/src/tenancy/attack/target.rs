@@ -6,7 +6,7 @@ use super::attempt::{Raid, Tried};
 use super::rows::DENIED;
 use super::ways::{self, Way};
 use crate::tenancy::check::{ForeignKey, Judged, UniqueKey, foreign_keys, unique_keys};
-use crate::tenancy::install::{SharedTables, TableFacts, cast_for, read};
+use crate::tenancy::install::{SharedTables, TableFacts, oids, read};
 
 /// All there is to attack.
 pub(super) struct Plan {
@@ -44,12 +44,10 @@ pub(super) async fn plan(session: &mut Session, shared: &SharedTables) -> Result
     let unique = unique_keys(session, shared, &tables).await?;
     let foreign = foreign_keys(session, shared, &tables).await?;
     let ways = ways::find(session, &tables).await?;
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    let columns = session.query(COLUMNS, &[&oids]).await?;
+    let columns = session.query(COLUMNS, &[&oids(&tables)]).await?;
     let mut targets = Vec::new();
     for facts in tables {
-        let column = facts.column.as_ref();
-        let Some(cast) = column.and_then(|column| cast_for(&column.type_name)) else {
+        let Some(cast) = facts.cast() else {
             continue;
         };
         let of_table = columns

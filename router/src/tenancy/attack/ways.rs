@@ -9,7 +9,7 @@ use super::Spoils;
 use super::attempt::{Raid, Tried};
 use super::target::Plan;
 use crate::tenancy::findings::{Finding, FindingKind};
-use crate::tenancy::install::{SharedTables, TableFacts};
+use crate::tenancy::install::{SharedTables, TableFacts, oids};
 
 /// Something to read from.
 pub(super) struct Way {
@@ -56,8 +56,7 @@ WHERE p.prosecdef AND p.provolatile <> 'v' AND p.prokind = 'f' AND p.pronargs = 
 ORDER BY 2";
 
 pub(super) async fn find(session: &mut Session, tables: &[TableFacts]) -> Result<Vec<Way>, Error> {
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    let rows = session.query(WAYS, &[&oids]).await?;
+    let rows = session.query(WAYS, &[&oids(tables)]).await?;
     let way = |row: &pool_postgres::Row| Way {
         kind: match row.get::<_, &str>(0) {
             "m" => FindingKind::MaterializedView,

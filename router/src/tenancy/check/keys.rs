@@ -2,9 +2,9 @@
 
 use pool_postgres::{Error, Row, Session, quote_identifier};
 
-use super::{listed, oids};
+use super::listed;
 use crate::tenancy::findings::{Finding, FindingKind};
-use crate::tenancy::install::{SharedTables, TableFacts, TableName};
+use crate::tenancy::install::{SharedTables, TableFacts, TableName, oids};
 
 const UNIQUE: &str = "
 SELECT n.nspname::text, c.relname::text, x.relname::text, con.conname::text,

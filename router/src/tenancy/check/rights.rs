@@ -2,11 +2,11 @@
 
 use pool_postgres::{Error, Session, quote_identifier};
 
+use super::Findings;
 use super::roles::Judged;
 use super::tables::is_guarded;
-use super::{Findings, oids};
 use crate::tenancy::findings::{Finding, FindingKind};
-use crate::tenancy::install::{SharedTables, TableFacts, TableName, read as read_facts};
+use crate::tenancy::install::{SharedTables, TableFacts, TableName, oids, read as read_facts};
 
 /// What the judged roles together may do with each table.
 pub(super) struct Rights(Vec<Right>);

@@ -7,8 +7,8 @@ use super::rights::Rights;
 use super::roles::Judged;
 use crate::tenancy::findings::{Finding, FindingKind};
 use crate::tenancy::install::{
-    ACCESS, ISOLATION, PolicyFacts, SharedTables, TableFacts, TableName, canonical, cast_for,
-    condition, create_isolation, tenant,
+    ACCESS, ISOLATION, PolicyFacts, SharedTables, TableFacts, TableName, condition,
+    create_isolation, is_same, tenant,
 };
 
 /// Tables that were listed and are not there.
@@ -34,9 +34,8 @@ pub(super) fn judge(
     judged: &Judged,
     rights: &Rights,
 ) -> Findings {
-    let column = table.column.as_ref();
-    let Some(cast) = column.and_then(|column| cast_for(&column.type_name)) else {
-        let what = match column {
+    let Some(cast) = table.cast() else {
+        let what = match &table.column {
             None => format!("it has no column {}", shared.column),
             Some(column) => format!(
                 "its column {} is of type {}, which names no tenant",
@@ -62,10 +61,7 @@ pub(super) fn judge(
 
 /// Whether a table keeps everybody to the tenant's rows.
 pub(super) fn is_guarded(table: &TableFacts, shared: &SharedTables) -> bool {
-    let cast = table
-        .column
-        .as_ref()
-        .and_then(|column| cast_for(&column.type_name));
+    let cast = table.cast();
     cast.is_some_and(|cast| guards(table, shared, cast).is_empty())
 }
 
@@ -171,9 +167,7 @@ fn no_isolation(table: &TableFacts, shared: &SharedTables, cast: &str, wanted: &
 }
 
 fn differs(policy: &PolicyFacts, wanted: &str) -> (FindingKind, String) {
-    let is = |expression: &Option<String>| {
-        expression.as_deref().map(canonical) == Some(canonical(wanted))
-    };
+    let is = |expression: &Option<String>| is_same(expression.as_deref(), wanted);
     let differs = FindingKind::TenantPolicyDiffers;
     let name = &policy.name;
     if !is(&policy.using) {
@@ -216,7 +210,7 @@ fn columns(table: &TableFacts, shared: &SharedTables, cast: &str) -> Findings {
         );
     }
     let default = tenant(&shared.key, cast);
-    if column.default.as_deref().map(canonical) != Some(canonical(&default)) {
+    if !is_same(column.default.as_deref(), &default) {
         found(
             FindingKind::NoTenantDefault,
             "an INSERT that does not name the tenant is refused",

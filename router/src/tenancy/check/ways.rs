@@ -3,9 +3,9 @@
 use pool_postgres::{Error, Session};
 
 use super::roles::Judged;
-use super::{Findings, listed, oids};
+use super::{Findings, listed};
 use crate::tenancy::findings::{Finding, FindingKind};
-use crate::tenancy::install::{TableFacts, TableName};
+use crate::tenancy::install::{TableFacts, TableName, oids};
 
 const VIEWS: &str = "
 WITH RECURSIVE reading AS (

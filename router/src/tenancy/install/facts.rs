@@ -5,6 +5,7 @@
 
 use pool_postgres::{Error, Session};
 
+use super::policy::cast_for;
 use super::shared_tables::{SharedTables, TableName};
 
 /// Keeps the names in our statements the server's own.
@@ -35,6 +36,18 @@ pub(crate) struct TableFacts {
     /// Who was granted what nobody should have: the role itself, or everybody.
     pub(crate) excess: Vec<String>,
     pub(crate) policies: Vec<PolicyFacts>,
+}
+
+impl TableFacts {
+    /// What a tenant is cast to here; `None` without a column that can name one.
+    pub(crate) fn cast(&self) -> Option<&'static str> {
+        cast_for(&self.column.as_ref()?.type_name)
+    }
+}
+
+/// The tables' object identifiers, as queries of the catalogue take them.
+pub(crate) fn oids(tables: &[TableFacts]) -> Vec<u32> {
+    tables.iter().map(|table| table.oid).collect()
 }
 
 /// The tenant's column.
@@ -126,7 +139,7 @@ pub(crate) async fn read(
             policies: Vec::new(),
         })
         .collect();
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let oids = oids(&tables);
     for row in session.query(POLICIES, &[&oids]).await? {
         let oid: u32 = row.get(0);
         if let Some(table) = tables.iter_mut().find(|table| table.oid == oid) {

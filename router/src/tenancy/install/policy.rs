@@ -59,7 +59,7 @@ fn plain_literal(text: &str) -> String {
 }
 
 /// The type to which the tenant is cast for a column of this one; `None` for a type that names no tenant.
-pub(crate) fn cast_for(type_name: &str) -> Option<&'static str> {
+pub(super) fn cast_for(type_name: &str) -> Option<&'static str> {
     Some(match type_name {
         "text" | "varchar" => "text",
         "uuid" => "uuid",
@@ -70,11 +70,16 @@ pub(crate) fn cast_for(type_name: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether an expression of the catalogue's, if there is one, says what was written.
+pub(crate) fn is_same(found: Option<&str>, written: &str) -> bool {
+    found.is_some_and(|found| canonical(found) == canonical(written))
+}
+
 /// An expression without what the server adds when it prints one: blanks, brackets, quotes of names, casts.
 ///
 /// Two that differ in nothing else mean the same here: a cast of the column hides no row from the comparison, and the
 /// expressions compared have one operator.
-pub(crate) fn canonical(expression: &str) -> String {
+fn canonical(expression: &str) -> String {
     let mut text = String::with_capacity(expression.len());
     let mut rest = expression;
     while let Some(c) = rest.chars().next() {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use pool_postgres::{Error, ErrorKind, quote_identifier};
 
+use crate::tenancy::SETTING;
 use crate::tenancy::findings::{Finding, FindingKind, Level};
+use crate::tenancy::id::LONGEST_NAME;
 
-/// The longest name that the server keeps whole, in bytes.
-const LONGEST_NAME: usize = 63;
 /// How long a prefix of logins may be, so that a UUID fits behind it.
 const LONGEST_PREFIX: usize = 24;
 
@@ -125,7 +125,7 @@ impl SharedTables {
             tables: Vec::new(),
             global: BTreeMap::new(),
             column: "tenant_id".to_owned(),
-            key: TenantKey::Setting("app.tenant_id".to_owned()),
+            key: TenantKey::Setting(SETTING.to_owned()),
             lock_timeout: Duration::from_secs(5),
             levels: BTreeMap::new(),
             accepted: Vec::new(),
@@ -249,6 +249,15 @@ impl SharedTables {
         accepted.map(|(_, _, reason)| reason.as_str())
     }
 
+    /// The error of an application's role that is not there.
+    pub(crate) fn no_role(&self) -> Error {
+        config(format!(
+            "there is no role {:?} for the application: CREATE ROLE {} LOGIN",
+            self.role,
+            quote_identifier(&self.role)
+        ))
+    }
+
     /// Whether all that was given makes sense.
     ///
     /// # Errors
@@ -324,6 +333,11 @@ fn name(name: &str, what: &str) -> Result<(), Error> {
 }
 
 fn is_setting(setting: &str) -> bool {
+    setting.len() <= LONGEST_NAME && is_setting_name(setting)
+}
+
+/// Whether a name is made of two parts or more, as those of settings are that are not the server's own.
+pub(crate) fn is_setting_name(setting: &str) -> bool {
     let part = |part: &str| {
         let mut letters = part.chars();
         letters
@@ -331,7 +345,7 @@ fn is_setting(setting: &str) -> bool {
             .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
             && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
-    setting.len() <= LONGEST_NAME && setting.contains('.') && setting.split('.').all(part)
+    setting.contains('.') && setting.split('.').all(part)
 }
 
 fn is_prefix(prefix: &str) -> bool {
