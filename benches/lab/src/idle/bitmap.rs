@@ -5,28 +5,20 @@
 //! that finds no hint looks through the words themselves before it says that there is nothing, so nothing is
 //! overlooked while the gate is being shut.
 
-use crossbeam_utils::CachePadded;
 use pool_core::lab::IdleSet;
 
-use super::words::{set, take};
+use super::gated::{Gated, Padded, zeros};
 use super::{Candidate, Traits};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 
-const SHUT: u64 = 1 << 63;
 /// Slots of one word.
 const PER_WORD: usize = 63;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Bitmap {
-    hints: Box<[CachePadded<AtomicU64>]>,
-    words: Box<[CachePadded<AtomicU64>]>,
-}
-
-fn some(count: usize) -> Box<[CachePadded<AtomicU64>]> {
-    (0..count)
-        .map(|_| CachePadded::new(AtomicU64::new(0)))
-        .collect()
+    hints: Box<[Padded]>,
+    words: Gated<PER_WORD>,
 }
 
 impl Bitmap {
@@ -38,12 +30,8 @@ impl Bitmap {
         }
     }
 
-    fn is_empty(&self, index: usize) -> bool {
-        self.words[index].load(Ordering::Relaxed) & !SHUT == 0
-    }
-
     fn claim_in(&self, index: usize) -> Option<usize> {
-        Some(index * PER_WORD + take(&self.words[index], SHUT)?)
+        Some(index * PER_WORD + self.words.take(index)?)
     }
 }
 
@@ -58,14 +46,14 @@ impl Candidate for Bitmap {
     fn of(slots: usize) -> Self {
         let words = slots.div_ceil(PER_WORD);
         Self {
-            hints: some(words.div_ceil(64)),
-            words: some(words),
+            hints: zeros(words.div_ceil(64)),
+            words: Gated::of(words),
         }
     }
 
     fn bytes(slots: usize) -> usize {
         let words = slots.div_ceil(PER_WORD);
-        (words + words.div_ceil(64)) * size_of::<CachePadded<AtomicU64>>()
+        (words + words.div_ceil(64)) * size_of::<Padded>()
     }
 }
 
@@ -81,7 +69,7 @@ impl IdleSet for Bitmap {
                     return Some(slot);
                 }
                 hints.fetch_and(!(1 << bit), Ordering::Relaxed);
-                if !self.is_empty(index) {
+                if self.words.count_in(index) > 0 {
                     self.hint(index);
                 }
             }
@@ -91,7 +79,7 @@ impl IdleSet for Bitmap {
 
     fn give(&self, slot: usize) -> Result<(), usize> {
         let index = slot / PER_WORD;
-        if !set(&self.words[index], slot % PER_WORD, SHUT) {
+        if !self.words.set(index, slot % PER_WORD) {
             return Err(slot);
         }
         self.hint(index);
@@ -100,31 +88,23 @@ impl IdleSet for Bitmap {
 
     fn put(&self, slot: usize) {
         let index = slot / PER_WORD;
-        self.words[index].fetch_or(1 << (slot % PER_WORD), Ordering::Release);
+        self.words.put(index, slot % PER_WORD);
         self.hint(index);
     }
 
     fn shut(&self) {
-        for word in &self.words {
-            word.fetch_or(SHUT, Ordering::Relaxed);
-        }
+        self.words.shut();
     }
 
     fn open(&self) {
-        for word in &self.words {
-            word.fetch_and(!SHUT, Ordering::Relaxed);
-        }
+        self.words.open();
     }
 
     fn count(&self) -> usize {
-        let bits = |word: &CachePadded<AtomicU64>| {
-            (word.load(Ordering::Relaxed) & !SHUT).count_ones() as usize
-        };
-        self.words.iter().map(bits).sum()
+        self.words.count()
     }
 
     fn claim_at(&self, slot: usize) -> bool {
-        let mask = 1 << (slot % PER_WORD);
-        self.words[slot / PER_WORD].fetch_and(!mask, Ordering::Acquire) & mask != 0
+        self.words.take_at(slot / PER_WORD, slot % PER_WORD)
     }
 }

@@ -9,6 +9,7 @@ mod conformance;
 #[cfg(not(pool_loom))]
 mod deque;
 mod gate;
+mod gated;
 #[cfg(all(test, pool_loom))]
 mod models;
 #[cfg(not(pool_loom))]

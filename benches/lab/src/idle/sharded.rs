@@ -1,14 +1,11 @@
 //! Words of few bits, one for each processor, with stealing: each thread begins at its own, and takes from the
 //! others when that is empty. A slot belongs to one word for ever.
 
-use crossbeam_utils::CachePadded;
 use pool_core::lab::IdleSet;
 
-use super::words::{set, take};
+use super::gated::{Gated, Padded};
 use super::{Candidate, Traits};
-use crate::sync::{AtomicU64, Ordering};
 
-const SHUT: u64 = 1 << 63;
 /// Slots of one word at most.
 const PER_WORD: usize = 63;
 /// Among how many words the slots are spread at least.
@@ -16,7 +13,7 @@ const SHARDS: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Sharded(Box<[CachePadded<AtomicU64>]>);
+pub struct Sharded(Gated<PER_WORD>);
 
 #[cfg(not(pool_loom))]
 fn home() -> usize {
@@ -47,16 +44,11 @@ impl Candidate for Sharded {
     };
 
     fn of(slots: usize) -> Self {
-        let words = words(slots);
-        Self(
-            (0..words)
-                .map(|_| CachePadded::new(AtomicU64::new(0)))
-                .collect(),
-        )
+        Self(Gated::of(words(slots)))
     }
 
     fn bytes(slots: usize) -> usize {
-        words(slots) * size_of::<CachePadded<AtomicU64>>()
+        words(slots) * size_of::<Padded>()
     }
 }
 
@@ -66,42 +58,34 @@ impl IdleSet for Sharded {
         let home = home() % words;
         (home..words)
             .chain(0..home)
-            .find_map(|index| Some(take(&self.0[index], SHUT)? * words + index))
+            .find_map(|word| Some(self.0.take(word)? * words + word))
     }
 
     fn give(&self, slot: usize) -> Result<(), usize> {
         let words = self.0.len();
-        let given = set(&self.0[slot % words], slot / words, SHUT);
+        let given = self.0.set(slot % words, slot / words);
         given.then_some(()).ok_or(slot)
     }
 
     fn put(&self, slot: usize) {
         let words = self.0.len();
-        self.0[slot % words].fetch_or(1 << (slot / words), Ordering::Release);
+        self.0.put(slot % words, slot / words);
     }
 
     fn shut(&self) {
-        for word in &self.0 {
-            word.fetch_or(SHUT, Ordering::Relaxed);
-        }
+        self.0.shut();
     }
 
     fn open(&self) {
-        for word in &self.0 {
-            word.fetch_and(!SHUT, Ordering::Relaxed);
-        }
+        self.0.open();
     }
 
     fn count(&self) -> usize {
-        let bits = |word: &CachePadded<AtomicU64>| {
-            (word.load(Ordering::Relaxed) & !SHUT).count_ones() as usize
-        };
-        self.0.iter().map(bits).sum()
+        self.0.count()
     }
 
     fn claim_at(&self, slot: usize) -> bool {
         let words = self.0.len();
-        let mask = 1 << (slot / words);
-        self.0[slot % words].fetch_and(!mask, Ordering::Acquire) & mask != 0
+        self.0.take_at(slot % words, slot / words)
     }
 }

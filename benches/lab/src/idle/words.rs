@@ -2,53 +2,17 @@
 //!
 //! It shows what the laboratory's door costs, beside the pool's own words that need none.
 
-use crossbeam_utils::CachePadded;
 use pool_core::lab::IdleSet;
 
+use super::gated::{Gated, Padded};
 use super::{Candidate, Traits};
-use crate::sync::{AtomicU64, Ordering};
 
-const SHUT: u64 = 1 << 62;
+/// Slots of one word.
 const PER_WORD: usize = 62;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Words(Box<[CachePadded<AtomicU64>]>);
-
-/// Takes the lowest bit of a word.
-pub(super) fn take(word: &AtomicU64, shut: u64) -> Option<usize> {
-    let mut seen = word.load(Ordering::Relaxed);
-    while seen & !shut != 0 {
-        let bit = (seen & !shut).trailing_zeros();
-        match word.compare_exchange_weak(
-            seen,
-            seen & !(1 << bit),
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        ) {
-            Ok(_) => return Some(bit as usize),
-            Err(now) => seen = now,
-        }
-    }
-    None
-}
-
-/// Sets a bit, unless the word is shut.
-pub(super) fn set(word: &AtomicU64, bit: usize, shut: u64) -> bool {
-    let mut seen = word.load(Ordering::Relaxed);
-    while seen & shut == 0 {
-        match word.compare_exchange_weak(
-            seen,
-            seen | 1 << bit,
-            Ordering::Release,
-            Ordering::Relaxed,
-        ) {
-            Ok(_) => return true,
-            Err(now) => seen = now,
-        }
-    }
-    false
-}
+pub struct Words(Gated<PER_WORD>);
 
 impl Candidate for Words {
     const NAME: &'static str = "words (ours, through the door)";
@@ -59,57 +23,41 @@ impl Candidate for Words {
     };
 
     fn of(slots: usize) -> Self {
-        let words = slots.div_ceil(PER_WORD);
-        Self(
-            (0..words)
-                .map(|_| CachePadded::new(AtomicU64::new(0)))
-                .collect(),
-        )
+        Self(Gated::of(slots.div_ceil(PER_WORD)))
     }
 
     fn bytes(slots: usize) -> usize {
-        slots.div_ceil(PER_WORD) * size_of::<CachePadded<AtomicU64>>()
+        slots.div_ceil(PER_WORD) * size_of::<Padded>()
     }
 }
 
 impl IdleSet for Words {
     fn claim(&self) -> Option<usize> {
-        self.0
-            .iter()
-            .enumerate()
-            .find_map(|(index, word)| Some(index * PER_WORD + take(word, SHUT)?))
+        (0..self.0.len()).find_map(|word| Some(word * PER_WORD + self.0.take(word)?))
     }
 
     fn give(&self, slot: usize) -> Result<(), usize> {
-        let given = set(&self.0[slot / PER_WORD], slot % PER_WORD, SHUT);
+        let given = self.0.set(slot / PER_WORD, slot % PER_WORD);
         given.then_some(()).ok_or(slot)
     }
 
     fn put(&self, slot: usize) {
-        self.0[slot / PER_WORD].fetch_or(1 << (slot % PER_WORD), Ordering::Release);
+        self.0.put(slot / PER_WORD, slot % PER_WORD);
     }
 
     fn shut(&self) {
-        for word in &self.0 {
-            word.fetch_or(SHUT, Ordering::Relaxed);
-        }
+        self.0.shut();
     }
 
     fn open(&self) {
-        for word in &self.0 {
-            word.fetch_and(!SHUT, Ordering::Relaxed);
-        }
+        self.0.open();
     }
 
     fn count(&self) -> usize {
-        let bits = |word: &CachePadded<AtomicU64>| {
-            (word.load(Ordering::Relaxed) & !SHUT).count_ones() as usize
-        };
-        self.0.iter().map(bits).sum()
+        self.0.count()
     }
 
     fn claim_at(&self, slot: usize) -> bool {
-        let mask = 1 << (slot % PER_WORD);
-        self.0[slot / PER_WORD].fetch_and(!mask, Ordering::Acquire) & mask != 0
+        self.0.take_at(slot / PER_WORD, slot % PER_WORD)
     }
 }
