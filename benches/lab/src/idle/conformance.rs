@@ -1,17 +1,16 @@
 //! What every idle structure must do, alone and in the pool that ships.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pool_core::{Backend, Pool};
+use pool_core::Pool;
 
 use super::Candidate;
 use crate::draw::{Arrivals, Holds};
 use crate::every;
-use crate::sim::{Setup, run};
+use crate::sim::{Numbers, Setup, run};
 
 const SLOTS: usize = 130;
 
@@ -139,17 +138,6 @@ fn leaves_nothing_behind_a_shut_gate<S: Candidate>() {
     }
 }
 
-struct Numbers;
-
-impl Backend for Numbers {
-    type Connection = u64;
-    type Error = Infallible;
-
-    async fn connect(&self) -> Result<u64, Infallible> {
-        Ok(7)
-    }
-}
-
 /// In the pool on several threads, with more tasks than connections and some in overflow: everybody is served.
 fn serves_everybody_in_the_pool<S: Candidate>() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -158,8 +146,9 @@ fn serves_everybody_in_the_pool<S: Candidate>() {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let builder = Pool::builder(Numbers).pool_size(2).max_overflow(1);
+        let builder = Pool::builder(Numbers::default()).pool_size(2);
         let pool = builder
+            .max_overflow(1)
             .swap_idle_set(S::of)
             .build()
             .expect("the settings agree");
