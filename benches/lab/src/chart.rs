@@ -115,6 +115,15 @@ pub fn escape(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
+/// The class beside a line's own that makes it dashed, where it is.
+fn dashed(line: &Series) -> &'static str {
+    if line.name.starts_with("expected") {
+        " dashed"
+    } else {
+        ""
+    }
+}
+
 /// Draws lines, with a legend. Names that begin with "expected" are dashed.
 pub fn draw(axes: Axes<'_>, series: &[Series]) -> String {
     let points = series.iter().flat_map(|line| line.points.iter().copied());
@@ -162,19 +171,18 @@ pub fn draw(axes: Axes<'_>, series: &[Series]) -> String {
         escape(axes.up)
     );
     for (number, line) in series.iter().enumerate() {
-        let expected = line.name.starts_with("expected");
+        let dashed = dashed(line);
         let dots = line.points.iter().filter(|point| point.1.is_finite());
         let path: Vec<_> = dots
             .clone()
             .map(|(at, value)| format!("{:.1} {:.1}", x(*at), y(*value)))
             .collect();
-        let dashed = if expected { " dashed" } else { "" };
         let _ = write!(
             svg,
             "<path class=\"line s{number}{dashed}\" d=\"M{}\"/>",
             path.join("L")
         );
-        for (at, value) in dots.filter(|_| !expected) {
+        for (at, value) in dots.filter(|_| dashed.is_empty()) {
             let _ = write!(
                 svg,
                 "<circle class=\"dot s{number}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"><title>{}: {} at {}</title></circle>",
@@ -188,14 +196,10 @@ pub fn draw(axes: Axes<'_>, series: &[Series]) -> String {
     }
     svg.push_str("</svg><ul class=\"legend\">");
     for (number, line) in series.iter().enumerate() {
-        let dashed = if line.name.starts_with("expected") {
-            " dashed"
-        } else {
-            ""
-        };
         let _ = write!(
             svg,
-            "<li><span class=\"key s{number}{dashed}\"></span>{}</li>",
+            "<li><span class=\"key s{number}{}\"></span>{}</li>",
+            dashed(line),
             escape(&line.name)
         );
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::draw::{Arrivals, Holds};
-use crate::sim::{Setup, run};
+use crate::sim::{Setup, run, sized};
 use crate::theory;
 
 /// Runs of one point, each with a seed of its own.
@@ -68,14 +68,7 @@ pub fn point(servers: usize, load: f64, requests: usize, seed: u64) -> Point {
         let arrivals = Arrivals::Poisson { rate };
         let seed = seed + u64::from(number);
         let setup = Setup::new(arrivals, Holds::Exponential(HOLD), requests, seed);
-        let outcome = run(&setup, |builder| {
-            builder
-                .pool_size(servers)
-                .max_overflow(0)
-                .max_connecting(servers)
-                .pool_timeout(None)
-                .idle_timeout(None)
-        });
+        let outcome = run(&setup, sized(servers));
         let wait = outcome.mean_wait() / HOLD.as_secs_f64();
         (outcome.waiting_probability(), wait)
     };

@@ -13,7 +13,7 @@ use rand_xoshiro::Xoshiro256PlusPlus as Generator;
 use serde::{Deserialize, Serialize};
 
 /// The standard normal distribution's 99th percentile.
-pub const Z99: f64 = 2.326_347_874;
+const Z99: f64 = 2.326_347_874;
 
 /// How requests arrive.
 #[derive(Clone, Debug, PartialEq)]

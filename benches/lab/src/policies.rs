@@ -43,9 +43,10 @@ pub struct Study {
 
 /// All studies.
 pub fn all(requests: usize) -> Vec<Study> {
+    let overloaded = overloads(requests);
     vec![
-        disciplines(requests),
-        disciplines_tail(requests),
+        disciplines(&overloaded),
+        disciplines_tail(&overloaded),
         sizes(requests),
         linger(requests),
         overflow(requests),
@@ -80,22 +81,35 @@ const DISCIPLINES: [(&str, Settings); 4] = [
     }),
 ];
 
-fn overloads(requests: usize, value: impl Fn(&Outcome, f64) -> f64) -> Vec<Series> {
+/// A load in percent of the capacity, and what became of it.
+type Loaded = (f64, Outcome);
+
+/// Every discipline under loads below the capacity and above it.
+fn overloads(requests: usize) -> Vec<(&'static str, Vec<Loaded>)> {
     let hold = 10 * MS;
     let loads = [0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0];
-    let line = |(name, settings): &(&str, Settings)| Series {
+    let under = |settings: Settings, load: f64| {
+        let rate = load * capacity(hold);
+        let arrivals = Arrivals::Poisson { rate };
+        let setup = Setup::new(arrivals, Holds::Exponential(hold), requests, 21);
+        (load * 100.0, run(&setup, settings))
+    };
+    DISCIPLINES
+        .into_iter()
+        .map(|(name, settings)| (name, loads.map(|load| under(settings, load)).into()))
+        .collect()
+}
+
+/// A line for each discipline, of one of its figures.
+fn lines(overloaded: &[(&str, Vec<Loaded>)], figure: impl Fn(&Outcome) -> f64) -> Vec<Series> {
+    let line = |(name, seen): &(&str, Vec<Loaded>)| Series {
         name: (*name).to_owned(),
-        points: loads
+        points: seen
             .iter()
-            .map(|load| {
-                let rate = load * capacity(hold);
-                let arrivals = Arrivals::Poisson { rate };
-                let setup = Setup::new(arrivals, Holds::Exponential(hold), requests, 21);
-                (load * 100.0, value(&run(&setup, settings), rate))
-            })
+            .map(|(load, seen)| (*load, figure(seen)))
             .collect(),
     };
-    DISCIPLINES.iter().map(line).collect()
+    overloaded.iter().map(line).collect()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a few connections")]
@@ -107,10 +121,17 @@ fn last(series: &Series) -> f64 {
     series.points.last().map_or(f64::NAN, |point| point.1)
 }
 
+/// A line's height at its first point that lies so far right.
+fn height(series: &Series, across: f64) -> f64 {
+    let mut points = series.points.iter();
+    let point = points.find(|point| point.0 >= across);
+    point.map_or(f64::NAN, |point| point.1)
+}
+
 /// Strict FIFO, LIFO under overload, and CoDel: what is served in time.
-fn disciplines(requests: usize) -> Study {
+fn disciplines(overloaded: &[(&str, Vec<Loaded>)]) -> Study {
     let most = capacity(10 * MS);
-    let series = overloads(requests, |seen, _| seen.goodput(USEFUL) / most * 100.0);
+    let series = lines(overloaded, |seen| seen.goodput(USEFUL) / most * 100.0);
     let conclusion = format!(
         "At twice the capacity {:.0}% of it is served within 100 ms by the pool's own shedding, {:.0}% by turning the \
          queue round, {:.0}% by CoDel and {:.0}% first come, first served.",
@@ -135,15 +156,10 @@ fn disciplines(requests: usize) -> Study {
 }
 
 /// The same: the tail of those that are served.
-fn disciplines_tail(requests: usize) -> Study {
-    let series = overloads(requests, |seen, _| {
-        let served = Outcome {
-            refused: 0,
-            ..seen.clone()
-        };
-        served
-            .wait_quantile(0.99)
-            .map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3)
+fn disciplines_tail(overloaded: &[(&str, Vec<Loaded>)]) -> Study {
+    let series = lines(overloaded, |seen| {
+        let wait = seen.served_wait_quantile(0.99);
+        wait.map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3)
     });
     let conclusion = format!(
         "At twice the capacity 99 of 100 that are served waited at most {:.0} ms with shedding, {:.0} ms with the queue \
@@ -215,11 +231,7 @@ fn sizes(requests: usize) -> Study {
     let conclusion = format!(
         "Where the hold grows, p99 latency is least at {at:.0} connections ({least:.0} ms) and {most:.0} ms at 64; where \
          it does not, {:.0} ms at {at:.0} and {:.0} ms at 64.",
-        series[2]
-            .points
-            .iter()
-            .find(|point| point.0 >= at)
-            .map_or(f64::NAN, |p| p.1),
+        height(&series[2], at),
         last(&series[2])
     );
     Study {
@@ -273,20 +285,12 @@ fn linger(requests: usize) -> Study {
             .collect(),
     };
     let series: Vec<_> = [4, 6, 8].into_iter().map(line).collect();
-    let first = &series[0];
-    let at = |span: f64| {
-        first
-            .points
-            .iter()
-            .find(|point| point.0 >= span)
-            .map_or(f64::NAN, |p| p.1)
-    };
     let conclusion = format!(
         "A pool of 4 under a load that hovers above it opens {:.1} connections a second without linger, {:.1} with \
          100 ms of it and {:.2} with a second.",
-        at(0.0),
-        at(100.0),
-        at(1_000.0)
+        height(&series[0], 0.0),
+        height(&series[0], 100.0),
+        height(&series[0], 1_000.0)
     );
     Study {
         key: "linger",
@@ -363,19 +367,12 @@ fn sharing(requests: usize) -> Study {
             .collect(),
     };
     let series: Vec<_> = [1, 4, 16].into_iter().map(line).collect();
-    let at = |series: &Series| {
-        series
-            .points
-            .iter()
-            .find(|point| point.0 >= 79.0)
-            .map_or(f64::NAN, |p| p.1)
-    };
     let conclusion = format!(
         "At 80% load 99 of 100 wait at most {:.1} ms at one pool of 16, {:.1} ms at four of 4 and {:.1} ms at sixteen \
          of 1: who shares waits less.",
-        at(&series[0]),
-        at(&series[1]),
-        at(&series[2])
+        height(&series[0], 79.0),
+        height(&series[1], 79.0),
+        height(&series[2], 79.0)
     );
     Study {
         key: "sharing",
@@ -407,7 +404,7 @@ mod tests {
 
     #[test]
     fn in_overload_strict_fifo_and_codel_serve_nobody_in_time_and_the_others_most() {
-        let study = disciplines(6_000);
+        let study = disciplines(&overloads(6_000));
         let [fifo, lifo, codel, ours] = [0, 1, 2, 3].map(|line| last(&study.series[line]));
         assert!(lifo > 80.0 && ours > 80.0, "{study:?}");
         // Callers that do not slow down outrun CoDel's control law.

@@ -14,7 +14,7 @@ use pool_core::{Backend, Builder, GetError, Pool, Stats};
 
 use crate::draw::{Arrivals, Holds, Load};
 
-/// Opens connections that are numbers, in a time that is always the same.
+/// Opens connections that are numbers, in a time that is always the same: where that is nothing, outside any world too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Numbers {
     /// How long opening takes.
@@ -96,6 +96,11 @@ impl Outcome {
     /// The wait that so great a part is not above, those refused counting as infinite; `None` for infinite.
     pub fn wait_quantile(&self, part: f64) -> Option<Duration> {
         quantile(&self.waits, self.refused, part)
+    }
+
+    /// As [`wait_quantile`](Self::wait_quantile), of those served alone; `None` where nobody was.
+    pub fn served_wait_quantile(&self, part: f64) -> Option<Duration> {
+        quantile(&self.waits, 0, part)
     }
 
     /// As [`wait_quantile`](Self::wait_quantile), from arrival to end.
@@ -184,6 +189,17 @@ impl Run {
                 .push(nanos(lab::now().saturating_sub(arrived)));
             outcome.delayed += usize::from(!waited.is_zero());
         }
+    }
+}
+
+/// The settings of theory's queue: so many connections, and callers that wait as long as it takes.
+pub fn sized(size: usize) -> impl Fn(Builder<Numbers>) -> Builder<Numbers> {
+    move |builder| {
+        let builder = builder.pool_size(size).max_overflow(0);
+        builder
+            .max_connecting(size)
+            .pool_timeout(None)
+            .idle_timeout(None)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use pool_core::{Advice, Builder, Demand};
+use pool_core::{Advice, Demand};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::Serialize;
 
 use crate::draw::{Arrivals, Holds};
-use crate::sim::{Numbers, Setup, run};
+use crate::sim::{Numbers, Setup, run, sized};
 
 /// Requests of one replay.
 const REQUESTS: usize = 20_000;
@@ -66,16 +66,6 @@ pub fn workload(seed: u64) -> Workload {
     Workload {
         setup: Setup::new(arrivals, holds, REQUESTS, seed),
         target,
-    }
-}
-
-fn sized(size: usize) -> impl Fn(Builder<Numbers>) -> Builder<Numbers> {
-    move |builder| {
-        let builder = builder.pool_size(size).max_overflow(0);
-        builder
-            .max_connecting(size)
-            .pool_timeout(None)
-            .idle_timeout(None)
     }
 }
 
