@@ -4,12 +4,77 @@
 //! next at every step, and time is a number that moves when [`virtual_time`](crate::virtual_time) moves it. With the
 //! feature `lab` they are those of the laboratory's world in a thread that is in one.
 
+#[cfg(any(feature = "lab", pool_shuttle))]
+use std::pin::pin;
+use std::time::Duration;
+
+#[cfg(any(feature = "lab", pool_shuttle))]
+use futures::future::{Either, select};
+
 #[cfg(all(feature = "lab", not(pool_shuttle)))]
 pub(crate) use crate::lab::runtime::*;
 #[cfg(not(any(feature = "lab", pool_shuttle)))]
 pub(crate) use plain::*;
 #[cfg(pool_shuttle)]
 pub(crate) use random::*;
+
+use crate::policy::TimeSource;
+
+/// Nobody is in a world where there are none.
+#[cfg(any(not(feature = "lab"), pool_shuttle))]
+fn is_inside() -> bool {
+    false
+}
+
+/// Whether the current runtime, if there is one, has timers. Tokio tells by a panic only.
+#[cfg(not(pool_shuttle))]
+pub(crate) fn has_timers() -> bool {
+    let timer = || drop(tokio::time::sleep(Duration::ZERO));
+    is_inside()
+        || tokio::runtime::Handle::try_current().is_err()
+        || std::panic::catch_unwind(timer).is_ok()
+}
+
+/// Which task runs, where one does: what the runtime drives by `block_on` has no number, nor has a world's.
+#[cfg(all(debug_assertions, not(pool_shuttle)))]
+pub(crate) fn task() -> Option<TaskId> {
+    if is_inside() {
+        None
+    } else {
+        tokio::task::try_id()
+    }
+}
+
+/// How many processors there are to spread slots over; a world has one.
+pub(crate) fn processors() -> usize {
+    if is_inside() {
+        return 1;
+    }
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Where a pool that is built here reads the time: the coarse clock knows nothing of worlds.
+pub(crate) fn time_source(wanted: TimeSource) -> TimeSource {
+    if is_inside() {
+        TimeSource::Exact
+    } else {
+        wanted
+    }
+}
+
+/// Time ran out.
+#[cfg(any(feature = "lab", pool_shuttle))]
+#[derive(Debug)]
+pub(crate) struct Elapsed;
+
+/// As `tokio::time::timeout`, by the timers that are here.
+#[cfg(any(feature = "lab", pool_shuttle))]
+pub(crate) async fn timeout<F: Future>(span: Duration, future: F) -> Result<F::Output, Elapsed> {
+    match select(pin!(future), pin!(sleep(span))).await {
+        Either::Left((output, _)) => Ok(output),
+        Either::Right(((), _)) => Err(Elapsed),
+    }
+}
 
 #[cfg(not(any(feature = "lab", pool_shuttle)))]
 mod plain {
@@ -18,30 +83,6 @@ mod plain {
     #[cfg(debug_assertions)]
     pub(crate) use tokio::task::Id as TaskId;
     pub(crate) use tokio::time::{Instant, sleep, sleep_until, timeout};
-
-    use crate::policy::TimeSource;
-
-    /// Which task runs, where one does: what the runtime drives by `block_on` has no number.
-    #[cfg(debug_assertions)]
-    pub(crate) fn task() -> Option<TaskId> {
-        tokio::task::try_id()
-    }
-
-    /// Whether the current runtime, if there is one, has timers. Tokio tells by a panic only.
-    pub(crate) fn has_timers() -> bool {
-        let timer = || drop(sleep(std::time::Duration::ZERO));
-        Handle::try_current().is_err() || std::panic::catch_unwind(timer).is_ok()
-    }
-
-    /// How many processors there are to spread slots over.
-    pub(crate) fn processors() -> usize {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-    }
-
-    /// Where a pool that is built here reads the time.
-    pub(crate) fn time_source(wanted: TimeSource) -> TimeSource {
-        wanted
-    }
 }
 
 #[cfg(pool_shuttle)]
@@ -52,8 +93,7 @@ mod random {
     pub(crate) use shuttle_tokio::runtime::Id;
     pub(crate) use shuttle_tokio::sync::Notify;
 
-    use crate::policy::TimeSource;
-    pub(crate) use crate::virtual_time::{Instant, sleep, sleep_until, timeout};
+    pub(crate) use crate::virtual_time::{Instant, sleep, sleep_until};
 
     #[cfg(debug_assertions)]
     pub(crate) type TaskId = usize;
@@ -67,16 +107,6 @@ mod random {
     /// Time is a number here.
     pub(crate) fn has_timers() -> bool {
         true
-    }
-
-    /// How many processors there are to spread slots over.
-    pub(crate) fn processors() -> usize {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-    }
-
-    /// Where a pool that is built here reads the time.
-    pub(crate) fn time_source(wanted: TimeSource) -> TimeSource {
-        wanted
     }
 
     thread_local! {

@@ -11,12 +11,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures::future::{Either, select};
 use shuttle::rand::{Rng, thread_rng};
 
 /// The longest a timer that is due next is held back, in steps of the schedule that come by [`drive`].
@@ -153,17 +152,5 @@ impl Drop for Sleep {
             // The thread that is being torn down has no timers left.
             let _ = TIMERS.try_with(|timers| timers.borrow_mut().set.remove(&(at, number)));
         }
-    }
-}
-
-/// Time ran out.
-#[derive(Debug)]
-pub(crate) struct Elapsed;
-
-/// As `tokio::time::timeout`.
-pub(crate) async fn timeout<F: Future>(span: Duration, future: F) -> Result<F::Output, Elapsed> {
-    match select(pin!(future), sleep(span)).await {
-        Either::Left((output, _)) => Ok(output),
-        Either::Right(((), _)) => Err(Elapsed),
     }
 }

@@ -1,11 +1,10 @@
 //! The door to the runtime in a build with the laboratory: the current [`World`](super::World) where this thread
 //! is in one, else tokio.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::{Either, select};
 use pin_project_lite::pin_project;
 use tokio::runtime;
 pub(crate) use tokio::sync::Notify;
@@ -14,47 +13,11 @@ pub(crate) use tokio::task::Id as TaskId;
 
 use super::world::{self, Link};
 use crate::clock;
-use crate::policy::TimeSource;
 
 /// How far a world's beginning lies after the clock's origin: a number, so that no rounding differs between runs.
 const BEGINNING: Duration = Duration::from_hours(1);
 
 pub(crate) use world::is_inside;
-
-/// Whether the current runtime, if there is one, has timers. Tokio tells by a panic only.
-pub(crate) fn has_timers() -> bool {
-    let timer = || drop(tokio::time::sleep(Duration::ZERO));
-    is_inside()
-        || runtime::Handle::try_current().is_err()
-        || std::panic::catch_unwind(timer).is_ok()
-}
-
-/// How many processors there are to spread slots over.
-pub(crate) fn processors() -> usize {
-    if is_inside() {
-        return 1;
-    }
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// Where a pool that is built here reads the time: the coarse clock knows nothing of worlds.
-pub(crate) fn time_source(wanted: TimeSource) -> TimeSource {
-    if is_inside() {
-        TimeSource::Exact
-    } else {
-        wanted
-    }
-}
-
-/// Which task runs, where one does: those of a world have no number.
-#[cfg(debug_assertions)]
-pub(crate) fn task() -> Option<TaskId> {
-    if is_inside() {
-        None
-    } else {
-        tokio::task::try_id()
-    }
-}
 
 /// Which runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,17 +122,5 @@ impl Future for Sleep {
             SleepOf::Tokio { sleep } => sleep.poll(cx),
             SleepOf::World { sleep } => sleep.poll(cx),
         }
-    }
-}
-
-/// Time ran out.
-#[derive(Debug)]
-pub(crate) struct Elapsed;
-
-/// As `tokio::time::timeout`.
-pub(crate) async fn timeout<F: Future>(span: Duration, future: F) -> Result<F::Output, Elapsed> {
-    match select(pin!(future), pin!(sleep(span))).await {
-        Either::Left((output, _)) => Ok(output),
-        Either::Right(((), _)) => Err(Elapsed),
     }
 }
