@@ -82,7 +82,8 @@ models!(treiber, super::Treiber);
 models!(sharded, super::Sharded);
 models!(bitmap, super::Bitmap);
 
-/// The gate beside a structure, which is one bit here.
+/// The gate beside a structure, which is one bit here: it changes by read-modify-write only, for the checker lets a
+/// plain store slip in between what a swap reads and what it writes.
 #[test]
 fn a_gate_of_its_own_leaves_nothing_behind() {
     explore(|| {
@@ -92,7 +93,10 @@ fn a_gate_of_its_own_leaves_nothing_behind() {
             let both = both.clone();
             move || {
                 let (gate, bit) = &*both;
-                gate.give(1, |_| bit.store(true, Ordering::Release), || claim(bit))
+                let put = |_| {
+                    bit.swap(true, Ordering::Release);
+                };
+                gate.give(1, put, || claim(bit))
             }
         });
         let (gate, bit) = &*both;
