@@ -1,27 +1,20 @@
 //! `cargo xtask mutate`: breaks a copy of the pool in each way that is known, and sees that a model notices;
 //! `cargo xtask mutate router` breaks the router's decisions, and sees that the simulation does.
 //!
-//! A mutation is a patch in `pool-core/mutations`. Each is applied to a copy of the package, whose models are
-//! run. What went red stands in `docs/guarantees.md`: a run checks that it still does, and `--write` finds it
-//! out anew.
+//! A mutation is a patch in the package's folder `mutations`. Each is applied to a copy of the package, which is then
+//! tried: by its models (`core`), by the simulation (`router`). What notices each stands in a table on a page of `docs`.
 
+mod core;
 mod patch;
 mod router;
 mod table;
 mod trial;
 
-use std::path::PathBuf;
-use std::time::Instant;
-
 use anyhow::{Context, bail};
 
 use self::patch::{Patch, restore};
-use self::table::Table;
-use self::trial::{Built, Copy};
+use self::trial::Copy;
 use crate::steps::root;
-
-/// How many models a row names at most: the first ones, by name.
-const NAMED: usize = 4;
 
 /// What to do with the mutations.
 #[derive(clap::Args, Default)]
@@ -50,68 +43,27 @@ pub(crate) enum What {
     Router,
 }
 
-fn folder() -> PathBuf {
-    root().join("pool-core/mutations")
-}
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    if args.what == What::Router {
-        return router::run(args);
-    }
-    let mut patches = patch::all(&folder())?;
+    let package = match args.what {
+        What::Core => "pool-core",
+        What::Router => "router",
+    };
+    let folder = root().join(package).join("mutations");
+    let mut patches = patch::all(&folder)?;
     if let Some(only) = &args.only {
         patches.retain(|patch| patch.name.contains(only));
     }
-    let copy = Copy::new("pool-core")?;
+    let copy = Copy::new(package)?;
     fits(&patches, &copy)?;
     if args.refresh {
         return patches
             .iter()
-            .try_for_each(|patch| patch.refresh(&copy.package(), &folder()));
+            .try_for_each(|patch| patch.refresh(&copy.package(), &folder));
     }
-    let mut known = Table::read()?;
-    let mut faults = Vec::new();
-    for patch in &patches {
-        let begun = Instant::now();
-        let recorded = known.0.get(&patch.name).filter(|_| !args.write);
-        let red = tried(patch, &copy, recorded)?;
-        let said = if red.is_empty() {
-            faults.push(format!("{}: nothing goes red", patch.name));
-            "nothing goes red".to_owned()
-        } else {
-            red.join(", ")
-        };
-        let seconds = begun.elapsed().as_secs_f64();
-        println!("{seconds:>6.1} s  {}: {said}", patch.name);
-        if known.0.get(&patch.name) != Some(&red) {
-            if !args.write && !red.is_empty() {
-                faults.push(format!("{}: the table says otherwise", patch.name));
-            }
-            known.0.insert(patch.name.clone(), red);
-        }
+    match args.what {
+        What::Core => core::run(args, &patches, &copy),
+        What::Router => router::run(args, &patches, &copy),
     }
-    if args.write {
-        known
-            .0
-            .retain(|name, _| patches.iter().any(|patch| patch.name == *name));
-        known.write(&patches)?;
-    } else if args.only.is_none() {
-        for name in known.0.keys() {
-            if !patches.iter().any(|patch| patch.name == *name) {
-                faults.push(format!(
-                    "{name}: in the table, and there is no such mutation"
-                ));
-            }
-        }
-    }
-    if !faults.is_empty() {
-        bail!(
-            "{}\n`cargo xtask mutate --write` writes the table of docs/guarantees.md",
-            faults.join("\n")
-        );
-    }
-    println!("{} mutations, each noticed", patches.len());
-    Ok(())
 }
 
 /// Every patch must still apply: all that don't are named at once.
@@ -129,38 +81,14 @@ fn fits(patches: &[Patch], copy: &Copy) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What goes red under one mutation: of what is recorded, or else of everything.
-fn tried(
+/// What comes of a trial of the copy while it is broken in that way.
+fn broken<T>(
     patch: &Patch,
     copy: &Copy,
-    recorded: Option<&Vec<String>>,
-) -> anyhow::Result<Vec<String>> {
+    trial: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let originals = patch.apply(&copy.package())?;
-    let red = red(copy, recorded).with_context(|| format!("the mutation {}", patch.name));
+    let came_of_it = trial().with_context(|| format!("the mutation {}", patch.name));
     restore(&originals)?;
-    red
-}
-
-fn red(copy: &Copy, recorded: Option<&Vec<String>>) -> anyhow::Result<Vec<String>> {
-    let models = copy.models()?;
-    if let Some(recorded) = recorded {
-        let red = red_of(&models, recorded.iter().map(String::as_str))?;
-        if red == *recorded {
-            return Ok(red);
-        }
-    }
-    red_of(&models, models.names())
-}
-
-fn red_of<'a>(models: &Built, names: impl Iterator<Item = &'a str>) -> anyhow::Result<Vec<String>> {
-    let mut red = Vec::new();
-    for name in names {
-        if models.is_red(name)? {
-            red.push(name.to_owned());
-        }
-        if red.len() == NAMED {
-            break;
-        }
-    }
-    Ok(red)
+    came_of_it
 }

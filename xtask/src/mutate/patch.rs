@@ -72,17 +72,14 @@ impl Patch {
             .context("its first line must be `Breaks: …`")?;
         let mut files: Vec<(PathBuf, Vec<Hunk>)> = Vec::new();
         for line in lines {
-            if let Some(file) = line.strip_prefix("+++ b/") {
+            // The heading's other line, `+++ b/…`, names the same file, and stands in no hunk.
+            if let Some(file) = line.strip_prefix("--- a/") {
                 files.push((PathBuf::from(file), Vec::new()));
                 continue;
             }
             let Some((_, hunks)) = files.last_mut() else {
                 continue;
             };
-            // The next file's heading, not a line that is taken away.
-            if line.starts_with("--- a/") {
-                continue;
-            }
             if let Some(header) = line.strip_prefix("@@ -") {
                 let digits: String = header.chars().take_while(char::is_ascii_digit).collect();
                 let at = digits.parse().context("a hunk that does not say where")?;

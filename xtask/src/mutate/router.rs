@@ -6,31 +6,24 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use super::patch::{all, restore};
-use super::table::{END, split};
+use super::patch::Patch;
+use super::table::Page;
 use super::trial::{Built, Copy, built};
-use super::{Args, fits};
+use super::{Args, broken};
 use crate::sim::TEST;
-use crate::steps::{root, target};
+use crate::steps::target;
 
 /// Within so many seeds each mutation is to be found.
 const SEEDS: u32 = 10_000;
-const BEGIN: &str = "<!-- mutations: written by `cargo xtask mutate router --write` -->";
-
-fn folder() -> PathBuf {
-    root().join("router/mutations")
-}
-
-fn page() -> PathBuf {
-    root().join("docs/consistency.md")
-}
+const PAGE: Page = Page {
+    file: "docs/consistency.md",
+    begin: "<!-- mutations: written by `cargo xtask mutate router --write` -->",
+};
 
 /// How a mutation shows.
 struct Found {
@@ -39,43 +32,27 @@ struct Found {
     kind: String,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let mut patches = all(&folder())?;
-    if let Some(only) = &args.only {
-        patches.retain(|patch| patch.name.contains(only));
-    }
-    let copy = Copy::new("router")?;
-    fits(&patches, &copy)?;
-    if args.refresh {
-        return patches
-            .iter()
-            .try_for_each(|patch| patch.refresh(&copy.package(), &folder()));
-    }
+pub(super) fn run(args: &Args, patches: &[Patch], copy: &Copy) -> anyhow::Result<()> {
     let mut faults = Vec::new();
     let mut rows = String::from(
-        "\n| mutation | what it breaks | what the simulation says | seed |\n|---|---|---|---|\n",
+        "| mutation | what it breaks | what the simulation says | seed |\n|---|---|---|---|\n",
     );
-    let mut names = BTreeSet::new();
-    for patch in &patches {
+    for patch in patches {
         let begun = Instant::now();
-        let originals = patch.apply(&copy.package())?;
-        let found = tried(&copy).with_context(|| format!("the mutation {}", patch.name));
-        restore(&originals)?;
+        let found = broken(patch, copy, || tried(copy))?;
         let seconds = begun.elapsed().as_secs_f64();
         let (name, breaks) = (&patch.name, &patch.breaks);
-        if let Some(Found { seed, kind }) = found? {
+        if let Some(Found { seed, kind }) = found {
             println!("{seconds:>6.1} s  {name}: {kind} (seed {seed})");
             writeln!(rows, "| `{name}` | {breaks} | {kind} | {seed} |")?;
         } else {
             println!("{seconds:>6.1} s  {name}: not found");
             faults.push(format!("{name}: {SEEDS} seeds do not find it"));
         }
-        names.insert(name.clone());
     }
+    let names = patches.iter().map(|patch| patch.name.clone()).collect();
     if args.write && faults.is_empty() {
-        let text = fs::read_to_string(page())?;
-        let (before, _, after) = split(&text, BEGIN)?;
-        fs::write(page(), format!("{before}{BEGIN}\n{rows}\n{END}{after}"))?;
+        PAGE.write(&rows)?;
     } else if args.only.is_none() && written()? != names {
         faults.push(
             "docs/consistency.md has other mutations: run `cargo xtask mutate router --write`"
@@ -94,10 +71,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The mutations that the page names.
 fn written() -> anyhow::Result<BTreeSet<String>> {
-    let text = fs::read_to_string(page())?;
-    let (_, table, _) = split(&text, BEGIN)?;
-    let rows = table.lines().filter(|line| line.starts_with("| `"));
-    let names = rows.filter_map(|row| row.split('`').nth(1));
+    let rows = PAGE.rows()?;
+    let names = rows.iter().filter_map(|row| row.split('`').nth(1));
     Ok(names.map(str::to_owned).collect())
 }
 
