@@ -64,7 +64,7 @@ impl Node {
     pub async fn promote(&self) -> Result<(), Error> {
         let _turn = self.lever.lock().await;
         let client = self.connect("postgres").await?;
-        if self.ask(&client, "SELECT pg_is_in_recovery()").await? {
+        if self.is_replica(&client).await? {
             self.resume(&client).await?;
             let promoted = self.ask(&client, "SELECT pg_promote(true, 60)").await?;
             if !promoted {
@@ -89,7 +89,7 @@ impl Node {
         let _turn = self.lever.lock().await;
         let upstream = self.upstream(primary).await?;
         let client = self.connect("postgres").await?;
-        if !self.ask(&client, "SELECT pg_is_in_recovery()").await? {
+        if !self.is_replica(&client).await? {
             return Err(Error::Refused(format!(
                 "{} is a primary and follows nobody; `rejoin` makes it a replica",
                 self.name
@@ -99,7 +99,10 @@ impl Node {
         self.state().follows = Some(Upstream { port: primary.port });
         self.write_config()?;
         self.signal(Signal::SIGHUP);
-        let streams = format!("{STREAMS_NOW} AND sender_port = {})", primary.port);
+        let streams = format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming' AND sender_port = {})",
+            primary.port
+        );
         let event = format!("streaming from {}", primary.name);
         self.until(&client, &event, &streams).await
     }
@@ -146,7 +149,7 @@ impl Node {
             )));
         }
         let upstream = primary.connect("postgres").await?;
-        if primary.ask(&upstream, "SELECT pg_is_in_recovery()").await? {
+        if primary.is_replica(&upstream).await? {
             let (me, other) = (&self.name, &primary.name);
             return Err(Error::Refused(format!(
                 "{me} can't join {other}, which is no primary"
@@ -243,6 +246,10 @@ impl Node {
             .await
     }
 
+    async fn is_replica(&self, client: &Client) -> Result<bool, Error> {
+        self.ask(client, "SELECT pg_is_in_recovery()").await
+    }
+
     async fn execute(&self, client: &Client, doing: &str, statement: &str) -> Result<(), Error> {
         let done = self.bounded(doing, client.batch_execute(statement)).await?;
         done.map_err(Error::sql(&self.name, doing))
@@ -271,8 +278,5 @@ impl Node {
     }
 }
 
-/// Lacks a parenthesis, before which more conditions may come.
-const STREAMS_NOW: &str =
-    "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'";
 const STREAMS: &str = "SELECT NOT pg_is_in_recovery() OR EXISTS \
      (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')";

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use testbed::Cluster;
+
 use crate::shared::text;
+
+async fn with_replicas(replicas: usize) -> Cluster {
+    let cluster = testbed::cluster().replicas(replicas);
+    cluster.start().await.expect("a cluster")
+}
 
 #[tokio::test]
 async fn a_paused_replica_serves_old_data_and_then_catches_up() {
-    let cluster = testbed::cluster()
-        .replicas(1)
-        .start()
-        .await
-        .expect("a cluster");
+    let cluster = with_replicas(1).await;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
     primary.sql("CREATE TABLE t (n int)").await.unwrap();
     replica.wait_until_caught_up(primary).await.unwrap();
@@ -40,11 +43,7 @@ async fn a_paused_replica_serves_old_data_and_then_catches_up() {
 
 #[tokio::test]
 async fn an_apply_delay_holds_commits_back() {
-    let cluster = testbed::cluster()
-        .replicas(1)
-        .start()
-        .await
-        .expect("a cluster");
+    let cluster = with_replicas(1).await;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
     primary.sql("CREATE TABLE t (n int)").await.unwrap();
     replica.wait_until_caught_up(primary).await.unwrap();
@@ -85,11 +84,7 @@ async fn an_apply_delay_holds_commits_back() {
 
 #[tokio::test]
 async fn an_old_primary_rejoins_the_promoted_one_and_loses_what_it_alone_had() {
-    let cluster = testbed::cluster()
-        .replicas(2)
-        .start()
-        .await
-        .expect("a cluster");
+    let cluster = with_replicas(2).await;
     let (old, new, other) = (cluster.primary(), cluster.replica(0), cluster.replica(1));
     old.sql("CREATE TABLE t (n int)").await.unwrap();
     new.wait_until_caught_up(old).await.unwrap();
@@ -126,11 +121,7 @@ async fn an_old_primary_rejoins_the_promoted_one_and_loses_what_it_alone_had() {
 
 #[tokio::test]
 async fn a_replica_follows_the_promoted_one_without_losing_its_connections() {
-    let cluster = testbed::cluster()
-        .replicas(2)
-        .start()
-        .await
-        .expect("a cluster");
+    let cluster = with_replicas(2).await;
     let (old, new, other) = (cluster.primary(), cluster.replica(0), cluster.replica(1));
     old.sql("CREATE TABLE t (n int)").await.unwrap();
     for replica in cluster.replicas() {
@@ -156,11 +147,7 @@ async fn a_replica_follows_the_promoted_one_without_losing_its_connections() {
 
 #[tokio::test]
 async fn a_killed_old_primary_rejoins() {
-    let cluster = testbed::cluster()
-        .replicas(1)
-        .start()
-        .await
-        .expect("a cluster");
+    let cluster = with_replicas(1).await;
     let (old, new) = (cluster.primary(), cluster.replica(0));
     old.sql("CREATE TABLE t (n int)").await.unwrap();
     new.wait_until_caught_up(old).await.unwrap();
@@ -174,11 +161,7 @@ async fn a_killed_old_primary_rejoins() {
 
 #[tokio::test]
 async fn a_node_joins_neither_itself_nor_a_replica() {
-    let cluster = testbed::cluster()
-        .replicas(1)
-        .start()
-        .await
-        .expect("a cluster");
+    let cluster = with_replicas(1).await;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
     let message = primary.rejoin(primary).await.unwrap_err().to_string();
     assert_eq!(message, "primary can't be a replica of itself");
