@@ -117,13 +117,10 @@ pub(crate) fn read_history(into: u32, file: &str) -> Vec<Fork> {
         })
     };
     let mut forks: Vec<Fork> = file.lines().filter_map(fork).collect();
-    let mut earliest = None;
+    let mut earliest = Lsn(u64::MAX);
     for fork in forks.iter_mut().rev() {
-        let least = earliest.map_or(fork.shared_up_to, |earliest: Lsn| {
-            earliest.min(fork.shared_up_to)
-        });
-        fork.shared_up_to = least;
-        earliest = Some(least);
+        earliest = earliest.min(fork.shared_up_to);
+        fork.shared_up_to = earliest;
     }
     forks
 }
