@@ -16,6 +16,7 @@ mod steps;
 mod test;
 mod tidy;
 mod tour;
+mod waits;
 
 use std::process::ExitCode;
 

@@ -341,14 +341,3 @@ fn why(error: &Error) -> String {
         None => kind,
     }
 }
-
-/// An error with all its causes, as one line.
-pub(crate) fn chain(error: &Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
-    }
-    line
-}

@@ -22,7 +22,7 @@ use clap::ValueEnum;
 use fastrand::Rng;
 use futures_util::StreamExt as _;
 use pool_router::{Consistency, Database, ReadOptions};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
 use clients::Clients;
 use history::{Place, Promise, Saw, Told};
@@ -30,6 +30,9 @@ use report::Report;
 use story::Story;
 use verdict::{Found, LOST, TOKEN, Violation, of};
 use world::World;
+
+use crate::tour::chain;
+use crate::waits::happened_by;
 
 /// What `chaos` takes.
 #[derive(clap::Args)]
@@ -184,17 +187,13 @@ async fn recovered(world: &World, clients: &Clients) -> Vec<Violation> {
     let deadline = Instant::now() + RECOVERY;
     let mut violations = Vec::new();
     for (index, db) in clients.services.iter().enumerate() {
-        while !db.health().await.is_whole() {
-            if Instant::now() > deadline {
-                let what = format!(
-                    "service {} is not whole after {RECOVERY:?}:\n{}",
-                    index + 1,
-                    db.status()
-                );
-                violations.push(of("no recovery", what, None));
-                break;
-            }
-            sleep(Duration::from_millis(20)).await;
+        if !happened_by(deadline, async || db.health().await.is_whole()).await {
+            let what = format!(
+                "service {} is not whole after {RECOVERY:?}:\n{}",
+                index + 1,
+                db.status()
+            );
+            violations.push(of("no recovery", what, None));
         }
     }
     let began = std::time::Instant::now();
@@ -202,12 +201,8 @@ async fn recovered(world: &World, clients: &Clients) -> Vec<Violation> {
         .promotions()
         .last()
         .map_or(1, |promotion| promotion.timeline);
-    let writes = async {
-        while clients.history.first_since(timeline, began).is_none() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    if timeout(RECOVERY, writes).await.is_err() {
+    let written = async || clients.history.first_since(timeline, began).is_some();
+    if !happened_by(Instant::now() + RECOVERY, written).await {
         let what = format!("no write on timeline {timeline} within {RECOVERY:?}");
         violations.push(of("no recovery", what, None));
     }
@@ -219,13 +214,10 @@ async fn settled(clients: &Clients) -> Vec<Violation> {
     let deadline = Instant::now() + RECOVERY;
     let mut violations = Vec::new();
     for db in clients.services.iter() {
-        while db.status().nodes.iter().any(|node| node.pool.in_use > 0) {
-            if Instant::now() > deadline {
-                let what = format!("connections are in use with nobody left:\n{}", db.status());
-                violations.push(of("connections not returned", what, None));
-                break;
-            }
-            sleep(Duration::from_millis(20)).await;
+        let none_in_use = async || db.status().nodes.iter().all(|node| node.pool.in_use == 0);
+        if !happened_by(deadline, none_in_use).await {
+            let what = format!("connections are in use with nobody left:\n{}", db.status());
+            violations.push(of("connections not returned", what, None));
         }
     }
     violations
@@ -316,10 +308,7 @@ async fn tokens(clients: &Clients, found: &Found, rng: &mut Rng) -> Vec<Violatio
             )),
         };
         if let Some((kind, what)) = verdict {
-            let why = answer
-                .err()
-                .map(|error| clients::chain(&error))
-                .unwrap_or_default();
+            let why = answer.err().map(|error| chain(&error)).unwrap_or_default();
             let what = format!(
                 "{place:?} ({:?}) {what} ({token}): {why}",
                 Promise::After(place)

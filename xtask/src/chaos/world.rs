@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::story::Story;
 use crate::tour::lock;
+use crate::waits::{happened_by, takes_writes};
 
 /// How many replicas there are.
 pub(crate) const REPLICAS: usize = 3;
@@ -21,8 +22,6 @@ pub(crate) const REPLICAS: usize = 3;
 const STANDBYS: &str = "ANY 1 (primary, replica1, replica2, replica3)";
 /// How long servers may take to do what they are told.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a promoted server is asked whether it is one yet.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Between two looks at where the replicas stand, and how long one stands still that has not replayed all it has.
 const LOOK_AGAIN: Duration = Duration::from_millis(40);
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
@@ -106,10 +105,7 @@ impl World {
     pub(crate) async fn promote_the_furthest(&self, kind: &'static str) -> Result<()> {
         let replicas = self.replicas();
         for index in &replicas {
-            let node = self.node(*index);
-            node.start().await?;
-            node.set_apply_delay(Duration::ZERO).await?;
-            node.resume_replay().await?;
+            unhindered(self.node(*index)).await?;
         }
         let at = self.positions_at_rest(&replicas).await?;
         let (chosen, _) = *at
@@ -120,17 +116,8 @@ impl World {
         self.story
             .tell(format!("{} is promoted; positions {at:?}", node.name()));
         let client = node.client().await?;
-        let accepts = async {
-            loop {
-                let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await?;
-                if !row.get::<_, bool>(0) {
-                    return anyhow::Ok(Instant::now());
-                }
-                sleep(LOOK_EVERY).await;
-            }
-        };
         let others = async {
-            let accepted = accepts.await?;
+            let accepted = takes_writes(&client).await?;
             for index in replicas.iter().filter(|index| **index != chosen) {
                 self.node(*index).follow(node).await?;
             }
@@ -160,8 +147,8 @@ impl World {
         loop {
             let mut now = Vec::new();
             for index in replicas {
-                let at = position_of(self.node(*index)).await?;
-                now.push((*index, at.received, at.replayed));
+                let (received, replayed) = position_of(self.node(*index)).await?;
+                now.push((*index, received, replayed));
             }
             let all = now
                 .iter()
@@ -190,11 +177,7 @@ impl World {
         primary.start().await?;
         for index in self.replicas() {
             let node = self.node(index);
-            node.start().await?;
-            if text_of(node, "SELECT pg_is_in_recovery()").await? == "t" {
-                node.set_apply_delay(Duration::ZERO).await?;
-                node.resume_replay().await?;
-            }
+            unhindered(node).await?;
             node.rejoin(primary).await?;
         }
         Ok(())
@@ -202,19 +185,25 @@ impl World {
 
     /// Waits until every service takes the current primary for the primary.
     pub(crate) async fn known_to(&self, services: &[Database]) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         let timeline = timeline_of(self.primary()).await?;
-        while !services
-            .iter()
-            .all(|db| db.status().timeline == Some(timeline))
-        {
-            if Instant::now() > deadline {
-                bail!("not every service knows of timeline {timeline}");
-            }
-            sleep(LOOK_EVERY).await;
+        let known = async || {
+            let mut services = services.iter();
+            services.all(|db| db.status().timeline == Some(timeline))
+        };
+        if !happened_by(deadline, known).await {
+            bail!("not every service knows of timeline {timeline}");
         }
         Ok(())
     }
+}
+
+/// Has a server run, and replay what it has if it is a replica.
+async fn unhindered(node: &Node) -> Result<()> {
+    node.start().await?;
+    node.set_apply_delay(Duration::ZERO).await?;
+    node.resume_replay().await?;
+    Ok(())
 }
 
 async fn timeline_of(primary: &Node) -> Result<u32> {
@@ -226,14 +215,8 @@ async fn timeline_of(primary: &Node) -> Result<u32> {
     Ok(u32::from_str_radix(&file, 16)?)
 }
 
-/// Where a replica stands.
-struct Position {
-    /// What it has, replayed or not.
-    received: i64,
-    replayed: i64,
-}
-
-async fn position_of(replica: &Node) -> Result<Position> {
+/// What a replica has, replayed or not, and what it has replayed.
+async fn position_of(replica: &Node) -> Result<(i64, i64)> {
     let rows = replica
         .sql(
             "SELECT (greatest(r, p) - '0/0'::pg_lsn)::bigint, (p - '0/0'::pg_lsn)::bigint
@@ -243,14 +226,11 @@ async fn position_of(replica: &Node) -> Result<Position> {
     let [Some(received), Some(replayed)] = rows.first().map_or(&[][..], Vec::as_slice) else {
         bail!("{} does not say where it stands: {rows:?}", replica.name());
     };
-    Ok(Position {
-        received: received.parse()?,
-        replayed: replayed.parse()?,
-    })
+    Ok((received.parse()?, replayed.parse()?))
 }
 
 /// The only cell that a statement gives.
-pub(crate) async fn text_of(node: &Node, sql: &str) -> Result<String> {
+async fn text_of(node: &Node, sql: &str) -> Result<String> {
     let rows = node.sql(sql).await?;
     let cell = rows.into_iter().flatten().flatten().next();
     cell.with_context(|| format!("{} gave nothing for {sql}", node.name()))

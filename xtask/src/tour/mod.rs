@@ -27,6 +27,7 @@ pub(crate) use checks::lock;
 use sampler::Sampler;
 use scene::{QUEUE_OVERFLOW, QUEUE_SIZE, Scene};
 use serve::Served;
+pub(crate) use traffic::chain;
 use view::View;
 
 /// What `tour` takes.

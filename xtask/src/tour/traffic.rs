@@ -60,17 +60,11 @@ impl Traffic {
 
     /// Notes a request that failed just now.
     pub(crate) fn failed(&self, ask: Ask, began: Instant, error: &Error) {
-        let mut why = format!("{ask:?}: {error}");
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            why = format!("{why}: {error}");
-            cause = error.source();
-        }
         lock(&self.failed).push(Failure {
             ask,
             began,
             ended: Instant::now(),
-            why,
+            why: format!("{ask:?}: {}", chain(error)),
         });
     }
 
@@ -93,4 +87,10 @@ impl Traffic {
             .take(2000)
             .any(|one| one.began >= moment && like(one))
     }
+}
+
+/// An error with all its causes, as one line.
+pub(crate) fn chain(error: &Error) -> String {
+    let causes: Vec<_> = anyhow::Chain::new(error).map(ToString::to_string).collect();
+    causes.join(": ")
 }

@@ -16,8 +16,8 @@ pub(super) async fn run(scene: &Scene) -> Result<()> {
     scene.view.say("5 primary alone: all replicas are killed");
     let replicas = scene.cluster.replicas();
     let load = Load::start(&scene.db, &scene.ledger, &scene.checks, PHASE);
-    for replica in 0..replicas.len() {
-        until_serving(scene, load.traffic(), replica).await?;
+    for replica in replicas {
+        until_serving(load.traffic(), replica).await?;
     }
     try_join_all(replicas.iter().map(testbed::Node::kill)).await?;
     let killed = Instant::now();
@@ -33,8 +33,8 @@ pub(super) async fn run(scene: &Scene) -> Result<()> {
     let starting = Instant::now();
     try_join_all(replicas.iter().map(testbed::Node::start)).await?;
     scene.view.say("  they start again");
-    for replica in 0..replicas.len() {
-        until_serving(scene, load.traffic(), replica).await?;
+    for replica in replicas {
+        until_serving(load.traffic(), replica).await?;
     }
     scene.figures.millis(
         "5: all back in rotation after the start",

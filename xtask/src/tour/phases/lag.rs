@@ -21,7 +21,7 @@ pub(super) async fn run(scene: &Scene) -> Result<()> {
         .view
         .say(format!("2 replay paused on {}", replica.name()));
     let load = Load::start(&scene.db, &scene.ledger, &scene.checks, PHASE);
-    until_serving(scene, load.traffic(), 0).await?;
+    until_serving(load.traffic(), replica).await?;
 
     replica.pause_replay().await?;
     let paused = Instant::now();
@@ -42,7 +42,7 @@ pub(super) async fn run(scene: &Scene) -> Result<()> {
         .wait_until_caught_up(scene.cluster.primary())
         .await?;
     scene.view.say("  replay goes on");
-    let back = until_serving(scene, load.traffic(), 0).await?;
+    let back = until_serving(load.traffic(), replica).await?;
     scene
         .figures
         .millis("2: back in rotation after the replay went on", back);

@@ -13,14 +13,14 @@ mod warm_up;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use tokio::time::sleep;
+use testbed::Node;
 
 use super::scene::Scene;
 use super::traffic::{Ask, Traffic};
+use crate::waits::happened_by;
 
 /// How long anything that has to happen by itself may take.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(15);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Runs all phases in order.
 ///
@@ -41,19 +41,17 @@ pub(crate) async fn run(scene: &Scene) -> Result<()> {
 /// Waits for an event; tells how long that took.
 async fn until(event: &str, happened: impl Fn() -> bool) -> Result<Duration> {
     let began = Instant::now();
-    while !happened() {
-        if began.elapsed() > RECOVERY_LIMIT {
-            bail!("{event}: not within {RECOVERY_LIMIT:?}");
-        }
-        sleep(LOOK_EVERY).await;
+    let limit = tokio::time::Instant::now() + RECOVERY_LIMIT;
+    if !happened_by(limit, async || happened()).await {
+        bail!("{event}: not within {RECOVERY_LIMIT:?}");
     }
     Ok(began.elapsed())
 }
 
-/// Waits until a replica serves reads that began after now; tells how long that took.
-async fn until_serving(scene: &Scene, traffic: &Traffic, replica: usize) -> Result<Duration> {
-    let (now, port) = (Instant::now(), scene.cluster.replica(replica).port());
-    let event = format!("reads on {}", scene.cluster.replica(replica).name());
+/// Waits until a server serves reads that began after now; tells how long that took.
+async fn until_serving(traffic: &Traffic, node: &Node) -> Result<Duration> {
+    let (now, port) = (Instant::now(), node.port());
+    let event = format!("reads on {}", node.name());
     until(&event, || {
         traffic.any_since(now, |served| served.port == Some(port))
     })

@@ -16,6 +16,7 @@ use crate::tour::load::Load;
 use crate::tour::scene::Scene;
 use crate::tour::shop;
 use crate::tour::traffic::{Ask, Traffic};
+use crate::waits::takes_writes;
 
 const PHASE: &str = "7 promotion";
 /// Their places among the database's nodes.
@@ -54,7 +55,7 @@ pub(super) async fn run(scene: &Scene) -> Result<()> {
     scene
         .view
         .say(format!("  {} is back, as a replica", first.name()));
-    until_on(load.traffic(), first).await?;
+    until_serving(load.traffic(), first).await?;
     sleep(scene.share(0.03)).await;
     let traffic = load.stop().await;
 
@@ -89,17 +90,8 @@ pub(super) async fn run(scene: &Scene) -> Result<()> {
 /// Makes a replica the primary and has another one follow it; says when it first accepted writes.
 async fn promote(scene: &Scene, chosen: &Node, other: &Node) -> Result<Instant> {
     let client = chosen.client().await?;
-    let accepts = async {
-        loop {
-            let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await?;
-            if !row.get::<_, bool>(0) {
-                break anyhow::Ok(Instant::now());
-            }
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
     let promoted = async { Ok(chosen.promote().await?) };
-    let (accepts, ()) = tokio::try_join!(accepts, promoted)?;
+    let (accepts, ()) = tokio::try_join!(takes_writes(&client), promoted)?;
     scene.view.say(format!("  {} is promoted", chosen.name()));
     other.follow(chosen).await?;
     Ok(accepts)
@@ -112,14 +104,6 @@ fn first_write(traffic: &Traffic, moment: Instant) -> Duration {
     let ends = writes.map(|one| one.began + one.took);
     let first = ends.filter(|end| *end >= moment).min();
     first.map_or(Duration::ZERO, |end| end - moment)
-}
-
-/// Waits for a read on that server.
-async fn until_on(traffic: &Traffic, node: &Node) -> Result<()> {
-    let (now, port) = (Instant::now(), node.port());
-    let event = format!("reads on {}", node.name());
-    let read = || traffic.any_since(now, |served| served.port == Some(port));
-    until(&event, read).await.map(drop)
 }
 
 fn only_in_between(scene: &Scene, traffic: &Traffic, away: Instant, served: Instant) {
@@ -211,7 +195,7 @@ async fn lose_one(scene: &Scene) -> Result<()> {
         .say(format!("    order {order}: {}", cause.unwrap_or_default()));
     second.rejoin(first).await?;
     let load = Load::start(&scene.db, &scene.ledger, &scene.checks, PHASE);
-    until_serving(scene, load.traffic(), 0).await?;
+    until_serving(load.traffic(), second).await?;
     load.stop().await;
     Ok(())
 }

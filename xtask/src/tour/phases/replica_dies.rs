@@ -20,7 +20,7 @@ pub(super) async fn run(scene: &Scene) -> Result<()> {
         .view
         .say(format!("4 replica dies: {} is frozen", replica.name()));
     let load = Load::start(&scene.db, &scene.ledger, &scene.checks, PHASE);
-    until_serving(scene, load.traffic(), REPLICA).await?;
+    until_serving(load.traffic(), replica).await?;
 
     replica.freeze().await?;
     let frozen = Instant::now();
@@ -45,7 +45,7 @@ pub(super) async fn run(scene: &Scene) -> Result<()> {
     scene.view.say("  it starts again");
     let starting = Instant::now();
     replica.start().await?;
-    let back = until_serving(scene, load.traffic(), REPLICA).await?;
+    let back = until_serving(load.traffic(), replica).await?;
     scene
         .figures
         .millis("4: back in rotation after the start", back);

@@ -11,6 +11,7 @@ use crate::tour::ledger::Fate;
 use crate::tour::sampler::Counts;
 use crate::tour::scene::Scene;
 use crate::tour::shop;
+use crate::waits::LOOK_EVERY;
 
 const PHASE: &str = "8 shutdown";
 const UNDER_WAY: usize = 4;
@@ -81,7 +82,7 @@ pub(super) async fn run(scene: &Scene) -> Result<()> {
             }
             break;
         }
-        tokio::time::sleep(super::LOOK_EVERY).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     scene.audit(PHASE).await
 }
